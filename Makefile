@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# minesp: what a person types. The kernel's build reads Kbuild, not this.
+#
+#   make            build minesp/minesp.ko for the running kernel
+#   make KERNELRELEASE=6.1.0-9-amd64, make KDIR=/path/to/kernel
+#                   the same for another kernel
+#   make install    put the module where modprobe finds it
+#   make clean      remove what was built, but not what was downloaded
+#   make demo       show minesp at work, in a virtual machine
+#   make check      build for every supported kernel, and run all tests
+#   make style      sparse and checkpatch
+
+KERNELRELEASE ?= $(shell uname -r)
+KDIR ?= /lib/modules/$(KERNELRELEASE)/build
+
+all:
+	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
+
+install: all
+	$(MAKE) -C $(KDIR) M=$(CURDIR) modules_install
+	depmod $(KERNELRELEASE)
+
+clean:
+	$(MAKE) -C $(KDIR) M=$(CURDIR) clean
+
+demo check style:
+	tools/$@.sh
+
+.PHONY: all install clean demo check style

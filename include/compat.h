@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What differs between the kernels that minesp supports. Nothing else in the
+ * module looks at the kernel's version.
+ */
+#ifndef _MINESP_COMPAT_H
+#define _MINESP_COMPAT_H
+
+#include <linux/version.h>
+#include <net/net_namespace.h>
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
+/* 6.3 hands a completion callback its data, not the request. */
+#define crypto_completion_data_t void
+#define crypto_get_completion_data(data) (data)
+#endif
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
+/* Before 6.6 a table's end was marked, and its size not passed. */
+static inline struct ctl_table_header *
+register_net_sysctl_sz(struct net *net, const char *path,
+		       struct ctl_table *table, size_t size)
+{
+	return register_net_sysctl(net, path, table);
+}
+#endif
+
+#endif

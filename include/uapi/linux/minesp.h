@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * minesp - minimal ESP (RFC 9333): what user space needs to know.
+ */
+#ifndef _UAPI_LINUX_MINESP_H
+#define _UAPI_LINUX_MINESP_H
+
+/*
+ * Per-SA choices, in the top byte of XFRMA_SA_EXTRA_FLAGS
+ * (ip xfrm state add ... extra-flag 0x...). They beat the namespace's
+ * settings under net.minesp, and the kernel dumps them back. The other three
+ * bytes belong to the kernel. Without minesp loaded the kernel ignores them.
+ */
+#define MINESP_XFLAG_MASK	0xff000000
+
+/*
+ * Run this SA as minimal ESP, whatever net.minesp.enabled says. Refused with
+ * EINVAL together with MINESP_XFLAG_STOCK.
+ */
+#define MINESP_XFLAG_MINIMAL	0x01000000
+
+/*
+ * Run this SA with the kernel's own ESP (esp4/esp6), whatever
+ * net.minesp.enabled says.
+ */
+#define MINESP_XFLAG_STOCK	0x02000000
+
+#endif

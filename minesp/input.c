@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * From ESP to plaintext, dummy packets, and the two families' protocol
+ * handlers.
+ */
+#include <linux/icmp.h>
+#include <linux/icmpv6.h>
+#include <net/esp.h>
+#include <net/icmp.h>
+#include <net/ip6_route.h>
+#include <net/ndisc.h>
+#include <net/route.h>
+
+#include "minesp.h"
+
+/*
+ * A dummy packet (RFC 4303 2.6) ends here, without a trace in any error
+ * counter: the packet, and the device reference that xfrm_input() took around
+ * our call, are ours to end once it hears -EINPROGRESS. The SA's lifetime
+ * counts it, as xfrm_input() would. Its SN does not enter the replay window:
+ * what a replayed dummy gains is being discarded again.
+ */
+static int minesp_discard_dummy(struct xfrm_state *x, struct sk_buff *skb)
+{
+	minesp_stat_inc(minesp_sa(x)->mn, MINESP_IN_DUMMIES);
+
+	spin_lock(&x->lock);
+	x->curlft.bytes += skb->len;
+	x->curlft.packets++;
+	x->lastused = ktime_get_real_seconds();
+	spin_unlock(&x->lock);
+
+	dev_put(skb->dev);
+	consume_skb(skb);	/* with the path that holds x */
+	return -EINPROGRESS;
+}
+
+/* The ICV has been checked: @err tells. Then, and only then, the trailer. */
+static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
+{
+	struct crypto_aead *aead = x->data;
+	int hlen = sizeof(struct ip_esp_hdr) + crypto_aead_ivsize(aead);
+	int taillen = 2 + crypto_aead_authsize(aead);
+	struct minesp_net *mn = minesp_sa(x)->mn;
+	int network_hlen = skb_network_header_len(skb);
+	u8 trailer[2];	/* Pad Length, Next Header */
+
+	if (unlikely(err)) {
+		minesp_stat_inc(mn, err == -EBADMSG ? MINESP_IN_ICV :
+				    err == -ENOMEM ? MINESP_IN_NO_MEMORY :
+						     MINESP_IN_CRYPTO);
+		return err;
+	}
+
+	/* Cannot fail: minesp_input() has seen that a trailer fits. */
+	skb_copy_bits(skb, skb->len - taillen, trailer, sizeof(trailer));
+	taillen += trailer[0];
+	if (unlikely(hlen + taillen > skb->len)) {
+		minesp_stat_inc(mn, MINESP_IN_PAD_LENGTH);
+		return -EINVAL;
+	}
+	err = pskb_trim(skb, skb->len - taillen);
+	if (unlikely(err)) {
+		minesp_stat_inc(mn, MINESP_IN_NO_MEMORY);
+		return err;
+	}
+	__skb_pull(skb, hlen);
+
+	if (trailer[1] == IPPROTO_NONE)
+		return minesp_discard_dummy(x, skb);
+
+	if (x->props.mode == XFRM_MODE_TUNNEL)
+		skb_reset_transport_header(skb);
+	else
+		skb_set_transport_header(skb, -network_hlen);
+	minesp_stat_inc(mn, MINESP_IN_PACKETS);
+	return trailer[1];
+}
+
+static void minesp_input_done(crypto_completion_data_t *data, int err)
+{
+	struct sk_buff *skb = minesp_crypt_end(data);
+
+	err = minesp_input_end(xfrm_input_state(skb), skb, err);
+	if (err != -EINPROGRESS)
+		xfrm_input_resume(skb, err);
+}
+
+/**
+ * minesp_input - the xfrm_type's input: take a packet out of ESP
+ * @x: the SA
+ * @skb: data and transport header at the ESP header. Paged, cloned, fragmented:
+ *	 all welcome.
+ *
+ * Called by xfrm_input(), bottom halves off, between the two checks of the
+ * replay window.
+ *
+ * Return: the Next Header; -EINPROGRESS, the packet then being gone or on its
+ * way; or an error, and the caller drops the packet: -EBADMSG when the ICV is
+ * wrong, -EINVAL when the packet is malformed, -ENOMEM, the crypto API's
+ * errors.
+ */
+int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
+{
+	struct crypto_aead *aead = x->data;
+	unsigned int hlen = sizeof(struct ip_esp_hdr) + crypto_aead_ivsize(aead);
+	struct sk_buff *trailer;
+	int err;
+
+	if (skb->len < hlen + 2 + crypto_aead_authsize(aead) ||
+	    !pskb_may_pull(skb, hlen)) {
+		minesp_stat_inc(minesp_sa(x)->mn, MINESP_IN_TRUNCATED);
+		return -EINVAL;
+	}
+
+	/*
+	 * Decrypt nowhere but in memory that is the packet's own: what is paged
+	 * or cloned is copied first. Pages may be shared with a file or with
+	 * their sender in ways that no flag of the skb tells.
+	 */
+	err = skb_cow_data(skb, 0, &trailer);
+	if (likely(err >= 0)) {
+		/* What the device summed up is not what we pass on. */
+		skb->ip_summed = CHECKSUM_NONE;
+		err = minesp_crypt(x, skb, err, XFRM_SKB_CB(skb)->seq.input.hi,
+				   minesp_input_done, false);
+	}
+	return err == -EINPROGRESS ? err : minesp_input_end(x, skb, err);
+}
+
+/*
+ * The protocol handlers below stand at the end of the chain, behind esp4's and
+ * esp6's: they only see packets on a host that has neither.
+ */
+#define MINESP_PROTOCOL_PRIORITY	(-1)
+
+static int minesp_rcv_cb(struct sk_buff *skb, int err)
+{
+	return 0;
+}
+
+/* Is the packet that an ICMP message quotes one of ours? */
+static bool minesp_quoted(struct sk_buff *skb, const void *daddr,
+			  const struct ip_esp_hdr *esph, u16 family)
+{
+	struct xfrm_state *x;
+
+	x = xfrm_state_lookup(dev_net(skb->dev), skb->mark, daddr, esph->spi,
+			      IPPROTO_ESP, family);
+	if (!x)
+		return false;
+	xfrm_state_put(x);
+	return true;
+}
+
+static int minesp4_err(struct sk_buff *skb, u32 info)
+{
+	const struct iphdr *iph = (const struct iphdr *)skb->data;
+	const struct icmphdr *icmph = icmp_hdr(skb);
+	bool redirect = icmph->type == ICMP_REDIRECT;
+
+	if (!redirect && (icmph->type != ICMP_DEST_UNREACH ||
+			  icmph->code != ICMP_FRAG_NEEDED))
+		return 0;
+	if (!minesp_quoted(skb, &iph->daddr,
+			   (const void *)(skb->data + iph->ihl * 4), AF_INET))
+		return 0;
+	if (redirect)
+		ipv4_redirect(skb, dev_net(skb->dev), 0, IPPROTO_ESP);
+	else
+		ipv4_update_pmtu(skb, dev_net(skb->dev), info, 0, IPPROTO_ESP);
+	return 0;
+}
+
+static int minesp6_err(struct sk_buff *skb, struct inet6_skb_parm *opt,
+		       u8 type, u8 code, int offset, __be32 info)
+{
+	const struct ipv6hdr *ip6h = (const struct ipv6hdr *)skb->data;
+	struct net *net = dev_net(skb->dev);
+
+	if (type != ICMPV6_PKT_TOOBIG && type != NDISC_REDIRECT)
+		return 0;
+	if (!minesp_quoted(skb, &ip6h->daddr,
+			   (const void *)(skb->data + offset), AF_INET6))
+		return 0;
+	if (type == NDISC_REDIRECT)
+		ip6_redirect(skb, net, skb->dev->ifindex, 0,
+			     sock_net_uid(net, NULL));
+	else
+		ip6_update_pmtu(skb, net, info, 0, 0, sock_net_uid(net, NULL));
+	return 0;
+}
+
+static struct xfrm4_protocol minesp4_protocol = {
+	.handler = xfrm4_rcv,
+	.input_handler = xfrm_input,
+	.cb_handler = minesp_rcv_cb,
+	.err_handler = minesp4_err,
+	.priority = MINESP_PROTOCOL_PRIORITY,
+};
+
+static struct xfrm6_protocol minesp6_protocol = {
+	.handler = xfrm6_rcv,
+	.input_handler = xfrm_input,
+	.cb_handler = minesp_rcv_cb,
+	.err_handler = minesp6_err,
+	.priority = MINESP_PROTOCOL_PRIORITY,
+};
+
+/**
+ * minesp_protocols_register - receive ESP where nobody else does
+ *
+ * Return: 0, or a negative error, and nothing is registered then.
+ */
+int minesp_protocols_register(void)
+{
+	int err;
+
+	err = xfrm4_protocol_register(&minesp4_protocol, IPPROTO_ESP);
+	if (err || !IS_ENABLED(CONFIG_IPV6))
+		return err;
+	err = xfrm6_protocol_register(&minesp6_protocol, IPPROTO_ESP);
+	if (err)
+		xfrm4_protocol_deregister(&minesp4_protocol, IPPROTO_ESP);
+	return err;
+}
+
+/**
+ * minesp_protocols_unregister - undo minesp_protocols_register()
+ */
+void minesp_protocols_unregister(void)
+{
+	if (IS_ENABLED(CONFIG_IPV6))
+		xfrm6_protocol_deregister(&minesp6_protocol, IPPROTO_ESP);
+	xfrm4_protocol_deregister(&minesp4_protocol, IPPROTO_ESP);
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Loading, unloading, and network namespaces.
+ */
+#include <linux/module.h>
+#include <linux/rcupdate.h>
+#include <net/net_namespace.h>
+#include <net/netns/generic.h>
+
+#include "minesp.h"
+
+static bool enabled = true;
+module_param(enabled, bool, 0644);
+MODULE_PARM_DESC(enabled, "net.minesp.enabled of the namespaces made from now on (default: Y)");
+
+static unsigned int minesp_net_id __ro_after_init;
+
+/**
+ * minesp_net - minesp's part of a network namespace
+ * @net: the namespace, alive
+ *
+ * The caller keeps @net alive, or takes a reference of its own (@users).
+ */
+struct minesp_net *minesp_net(const struct net *net)
+{
+	return *(struct minesp_net **)net_generic(net, minesp_net_id);
+}
+
+/**
+ * minesp_net_put - give up a reference; the last one frees
+ * @mn: what minesp_net() gave. The caller may sleep.
+ */
+void minesp_net_put(struct minesp_net *mn)
+{
+	if (!refcount_dec_and_test(&mn->users))
+		return;
+	free_percpu(mn->stats);
+	kfree(mn);
+}
+
+static int __net_init minesp_net_init(struct net *net)
+{
+	struct minesp_net *mn;
+	int err = -ENOMEM;
+
+	mn = kzalloc(sizeof(*mn), GFP_KERNEL_ACCOUNT);
+	if (!mn)
+		return err;
+	refcount_set(&mn->users, 1);
+	mn->enabled = enabled;
+	mn->stats = alloc_percpu_gfp(struct minesp_mib, GFP_KERNEL_ACCOUNT);
+	if (!mn->stats)
+		goto put;
+	*(struct minesp_net **)net_generic(net, minesp_net_id) = mn;
+	err = minesp_stats_init(net);
+	if (err)
+		goto put;
+	err = minesp_sysctl_init(net, mn);
+	if (err)
+		goto stats;
+	return 0;
+
+stats:
+	minesp_stats_exit(net);
+put:
+	minesp_net_put(mn);
+	return err;
+}
+
+static void __net_exit minesp_net_exit(struct net *net)
+{
+	struct minesp_net *mn = minesp_net(net);
+
+	minesp_sysctl_exit(mn);
+	minesp_stats_exit(net);
+	minesp_net_put(mn);
+}
+
+static struct pernet_operations minesp_net_ops = {
+	.init = minesp_net_init,
+	.exit = minesp_net_exit,
+	.id = &minesp_net_id,
+	.size = sizeof(struct minesp_net *),
+};
+
+static int __init minesp_init(void)
+{
+	int err;
+
+	err = register_pernet_subsys(&minesp_net_ops);
+	if (err)
+		return err;
+	err = minesp_protocols_register();
+	if (err)
+		goto pernet;
+	/* Last: from here on SAs hold the module, so nothing may fail after. */
+	err = minesp_types_register();
+	if (err)
+		goto protocols;
+	return 0;
+
+protocols:
+	minesp_protocols_unregister();
+pernet:
+	unregister_pernet_subsys(&minesp_net_ops);
+	return err;
+}
+
+static void __exit minesp_exit(void)
+{
+	/*
+	 * No minimal SA is left: each one holds a reference on the module. But
+	 * a task that gave such a reference up may still be on its way out of
+	 * our code: minesp_init_state() does so for a stock SA, and a sender
+	 * whose packet completed on another CPU finds its SA gone. Both run in
+	 * process context, preemptible, so RCU proper does not wait for them.
+	 */
+	minesp_types_unregister();
+	minesp_protocols_unregister();
+	synchronize_rcu_tasks();
+	unregister_pernet_subsys(&minesp_net_ops);
+}
+
+module_init(minesp_init);
+module_exit(minesp_exit);
+MODULE_DESCRIPTION("Minimal ESP (RFC 9333)");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * From plaintext to ESP.
+ */
+#include <linux/ipv6.h>
+#include <net/esp.h>
+
+#include "minesp.h"
+
+static int minesp_output_end(const struct minesp_sa *sa, int err)
+{
+	if (likely(!err))
+		minesp_stat_inc(sa->mn, MINESP_OUT_PACKETS);
+	else if (err == -ENOMEM)
+		minesp_stat_inc(sa->mn, MINESP_OUT_NO_MEMORY);
+	else
+		minesp_stat_inc(sa->mn, MINESP_OUT_CRYPTO);
+	/* A full queue in the cipher is congestion, not a fault. */
+	return err == -ENOSPC ? NET_XMIT_DROP : err;
+}
+
+static void minesp_output_done(crypto_completion_data_t *data, int err)
+{
+	struct sk_buff *skb = minesp_crypt_end(data);
+
+	/* The packet's dst still holds the SA. */
+	err = minesp_output_end(minesp_sa(skb_dst(skb)->xfrm), err);
+	xfrm_output_resume(skb_to_full_sk(skb), skb, err);
+}
+
+/**
+ * minesp_output - the xfrm_type's output: put a packet into ESP
+ * @x: the SA; its SN for this packet is in the skb's control block
+ * @skb: data at the plaintext, transport header where the ESP header goes,
+ *	 network header at the outer IP header, mac header at the byte that says
+ *	 what follows it: what xfrm_output() prepares. Paged, cloned, fragmented:
+ *	 all welcome. Bottom halves may be on.
+ *
+ * Return: 0, the data then being at the outer IP header; -EINPROGRESS, the
+ * packet then being on its way; or an error, and the caller frees the packet:
+ * -EMSGSIZE when no IP packet can be that long, NET_XMIT_DROP when the cipher
+ * is congested, -ENOMEM, the crypto API's errors.
+ */
+int minesp_output(struct xfrm_state *x, struct sk_buff *skb)
+{
+	u32 seq_hi = XFRM_SKB_CB(skb)->seq.output.hi;
+	u32 seq = XFRM_SKB_CB(skb)->seq.output.low;
+	const struct minesp_sa *sa = minesp_sa(x);
+	struct crypto_aead *aead = x->data;
+	struct ip_esp_hdr *esph;
+	struct sk_buff *trailer;
+	int len, padlen, taillen;
+	int nfrags, i;
+	__be64 iv;
+	u8 *tail;
+
+	padlen = ALIGN(skb->len + 2, ALIGN(crypto_aead_blocksize(aead), 4)) -
+		 skb->len - 2;
+	taillen = padlen + 2 + crypto_aead_authsize(aead);
+
+	/* IPv6 does not count its own header in the length. */
+	len = skb->len - skb_network_offset(skb) + taillen;
+	if (x->props.family == AF_INET6)
+		len -= sizeof(struct ipv6hdr);
+	if (unlikely(len > U16_MAX)) {
+		minesp_stat_inc(sa->mn, MINESP_OUT_TOO_BIG);
+		return -EMSGSIZE;
+	}
+
+	/* Linear, ours alone, with room for the trailer: mostly it is already. */
+	nfrags = skb_cow_data(skb, taillen, &trailer);
+	if (unlikely(nfrags < 0))
+		return minesp_output_end(sa, nfrags);
+
+	/* RFC 4303 2.4: pad bytes 1, 2, 3, ... */
+	tail = pskb_put(skb, trailer, taillen);
+	for (i = 0; i < padlen; i++)
+		tail[i] = i + 1;
+	tail[padlen] = padlen;
+	tail[padlen + 1] = *skb_mac_header(skb);
+	*skb_mac_header(skb) = IPPROTO_ESP;
+
+	esph = ip_esp_hdr(skb);
+	esph->spi = x->id.spi;
+	esph->seq_no = htonl(seq);
+	iv = minesp_iv(sa, seq_hi, seq);
+	memcpy(esph->enc_data, &iv, sizeof(iv));
+
+	skb_push(skb, -skb_network_offset(skb));
+	i = minesp_crypt(x, skb, nfrags, htonl(seq_hi), minesp_output_done,
+			 true);
+	return i == -EINPROGRESS ? i : minesp_output_end(sa, i);
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Counters: /proc/net/minesp_stat, per network namespace, 0 at first. They
+ * count what minesp itself does; the rest is in /proc/net/xfrm_stat, where each
+ * packet that is dropped here is counted as well, under a more general name.
+ */
+#include <linux/proc_fs.h>
+#include <linux/seq_file.h>
+#include <net/ip.h>
+
+#include "minesp.h"
+
+static const struct snmp_mib minesp_mib_list[] = {
+	/* Accepted: the ICV was right. Dummies are not among them. */
+	SNMP_MIB_ITEM("InPackets", MINESP_IN_PACKETS),
+	/* Discarded dummy packets, their ICV right (RFC 4303 2.6). No error. */
+	SNMP_MIB_ITEM("InDummies", MINESP_IN_DUMMIES),
+	/* Dropped: too short for ESP header, IV, trailer and ICV. */
+	SNMP_MIB_ITEM("InTruncated", MINESP_IN_TRUNCATED),
+	/* Dropped: the ICV was wrong (RFC 4303 3.4.4). */
+	SNMP_MIB_ITEM("InIcvWrong", MINESP_IN_ICV),
+	/* Dropped: the ICV was right, but Pad Length exceeds the packet. */
+	SNMP_MIB_ITEM("InPadLength", MINESP_IN_PAD_LENGTH),
+	/* Dropped: no memory. */
+	SNMP_MIB_ITEM("InNoMemory", MINESP_IN_NO_MEMORY),
+	/* Dropped: the crypto API failed, a full queue included. */
+	SNMP_MIB_ITEM("InCryptoError", MINESP_IN_CRYPTO),
+	/* Encrypted, and handed back for sending. */
+	SNMP_MIB_ITEM("OutPackets", MINESP_OUT_PACKETS),
+	/* Refused, EMSGSIZE: with ESP it would exceed what IP can carry. */
+	SNMP_MIB_ITEM("OutTooBig", MINESP_OUT_TOO_BIG),
+	/* Dropped: no memory. */
+	SNMP_MIB_ITEM("OutNoMemory", MINESP_OUT_NO_MEMORY),
+	/* Dropped: the crypto API failed, a full queue included. */
+	SNMP_MIB_ITEM("OutCryptoError", MINESP_OUT_CRYPTO),
+	SNMP_MIB_SENTINEL
+};
+
+static int minesp_stats_show(struct seq_file *seq, void *v)
+{
+	unsigned long sums[__MINESP_STAT_MAX] = {};
+	struct net *net = seq->private;
+	int i;
+
+	snmp_get_cpu_field_batch(sums, minesp_mib_list, minesp_net(net)->stats);
+	for (i = 0; minesp_mib_list[i].name; i++)
+		seq_printf(seq, "%-24s\t%lu\n", minesp_mib_list[i].name,
+			   sums[i]);
+	return 0;
+}
+
+/**
+ * minesp_stats_init - make /proc/net/minesp_stat in a new namespace
+ * @net: the namespace
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int minesp_stats_init(struct net *net)
+{
+	if (!proc_create_net_single("minesp_stat", 0444, net->proc_net,
+				    minesp_stats_show, NULL))
+		return -ENOMEM;
+	return 0;
+}
+
+/**
+ * minesp_stats_exit - undo minesp_stats_init(), once the last reader is out
+ * @net: the namespace
+ */
+void minesp_stats_exit(struct net *net)
+{
+	remove_proc_entry("minesp_stat", net->proc_net);
+}

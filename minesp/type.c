@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The ESP xfrm_type of both families: taking its slot and giving it back,
+ * standing beside esp4 and esp6, an SA's birth and death.
+ */
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/kmod.h>
+#include <linux/module.h>
+#include <linux/random.h>
+#include <net/esp.h>
+#include <uapi/linux/minesp.h>
+
+#include "minesp.h"
+
+static struct minesp_family {
+	unsigned short family;
+	bool present;			/* the host speaks this family */
+	const struct xfrm_type *stock;	/* esp4's or esp6's, pinned; or NULL */
+} families[] = {
+	{ .family = AF_INET },
+	{ .family = AF_INET6 },
+};
+
+/*
+ * Turn @x, which nobody else sees yet, into an SA of the stock type. From here
+ * on the core calls that type directly. Our reference, which the core took for
+ * x->type, goes; minesp_exit() waits for us to leave. The stock module is
+ * pinned as long as minesp is loaded, so it cannot go away in between.
+ */
+static int minesp_hand_over(struct xfrm_state *x, struct netlink_ext_ack *extack)
+{
+	const struct xfrm_type *stock =
+		families[x->props.family == AF_INET6].stock;
+
+	if (!stock) {
+		NL_SET_ERR_MSG_MOD(extack,
+				   "the kernel's own ESP is not there (esp4, esp6); only minimal SAs can be added");
+		return -EPROTONOSUPPORT;
+	}
+	__module_get(stock->owner);
+	x->type = stock;
+	module_put(THIS_MODULE);
+	return stock->init_state(x, extack);
+}
+
+/* What minimal ESP leaves out (RFC 9333), and what would break its promises. */
+static int minesp_refuse(const struct xfrm_state *x,
+			 struct netlink_ext_ack *extack)
+{
+	if (ntohl(x->id.spi) <= 255) {
+		NL_SET_ERR_MSG_MOD(extack,
+				   "SPIs 0-255 are reserved (RFC 4303 2.1); use one above 255");
+		return -EINVAL;
+	}
+	if (x->props.mode != XFRM_MODE_TRANSPORT &&
+	    x->props.mode != XFRM_MODE_TUNNEL) {
+		NL_SET_ERR_MSG_MOD(extack,
+				   "only transport and tunnel mode, not BEET; extra-flag 0x02000000 chooses the kernel's own ESP");
+		return -EOPNOTSUPP;
+	}
+	if (x->encap) {
+		NL_SET_ERR_MSG_MOD(extack,
+				   "no UDP or TCP encapsulation; extra-flag 0x02000000 chooses the kernel's own ESP");
+		return -EOPNOTSUPP;
+	}
+	if (x->tfcpad) {
+		NL_SET_ERR_MSG_MOD(extack,
+				   "no TFC padding (RFC 9333 5); extra-flag 0x02000000 chooses the kernel's own ESP");
+		return -EOPNOTSUPP;
+	}
+	if (x->props.extra_flags & XFRM_SA_XFLAG_OSEQ_MAY_WRAP) {
+		NL_SET_ERR_MSG_MOD(extack,
+				   "oseq-may-wrap would repeat SNs and nonces; rekey, or use ESN (flag esn)");
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int minesp_init_state(struct xfrm_state *x,
+			     struct netlink_ext_ack *extack)
+{
+	struct minesp_net *mn = minesp_net(xs_net(x));
+	struct crypto_aead *aead;
+	struct minesp_sa *sa;
+	bool minimal;
+	int err;
+
+	switch (x->props.extra_flags & MINESP_XFLAG_MASK) {
+	case 0:
+		minimal = READ_ONCE(mn->enabled);
+		break;
+	case MINESP_XFLAG_MINIMAL:
+		minimal = true;
+		break;
+	case MINESP_XFLAG_STOCK:
+		minimal = false;
+		break;
+	default:
+		NL_SET_ERR_MSG_MOD(extack,
+				   "unknown or contradictory bits in the top byte of extra-flag");
+		return -EINVAL;
+	}
+	if (!minimal)
+		return minesp_hand_over(x, extack);
+
+	/*
+	 * esp4_offload and esp6_offload would read our x->data as their own,
+	 * and the core prefers them, even in software, whenever it finds them
+	 * here. Without them it refuses device offload in its own words.
+	 */
+	if (x->type_offload) {
+		module_put(x->type_offload->owner);
+		x->type_offload = NULL;
+	}
+
+	err = minesp_refuse(x, extack);
+	if (err)
+		return err;
+
+	aead = minesp_suite_init(x, extack);
+	if (IS_ERR(aead))
+		return PTR_ERR(aead);
+	/* From here on minesp_destroy() cleans up, also after an error. */
+	x->data = aead;
+
+	sa = kzalloc(sizeof(*sa), GFP_KERNEL);
+	if (!sa)
+		return -ENOMEM;
+	refcount_inc(&mn->users);
+	sa->mn = mn;
+	sa->salt = get_random_u64();
+	x->xso.offload_handle = (unsigned long)sa;
+
+	x->props.header_len = sizeof(struct ip_esp_hdr) +
+			      crypto_aead_ivsize(aead);
+	if (x->props.mode == XFRM_MODE_TUNNEL)
+		x->props.header_len += x->props.family == AF_INET6 ?
+			sizeof(struct ipv6hdr) : sizeof(struct iphdr);
+	/* At most: padding up to a block, Pad Length, Next Header, ICV. */
+	x->props.trailer_len = ALIGN(crypto_aead_blocksize(aead), 4) + 1 +
+			       crypto_aead_authsize(aead);
+	return 0;
+}
+
+/* Called by the core's garbage collector, a grace period after the last put. */
+static void minesp_destroy(struct xfrm_state *x)
+{
+	struct minesp_sa *sa = minesp_sa(x);
+
+	crypto_free_aead(x->data);
+	if (!sa)
+		return;
+	minesp_net_put(sa->mn);
+	kfree(sa);
+}
+
+static const struct xfrm_type minesp_type = {
+	.owner = THIS_MODULE,
+	.proto = IPPROTO_ESP,
+	.flags = XFRM_TYPE_REPLAY_PROT,
+	.init_state = minesp_init_state,
+	.destructor = minesp_destroy,
+	.input = minesp_input,
+	.output = minesp_output,
+};
+
+static int minesp_pin_stock(struct minesp_family *f)
+{
+	const struct xfrm_state_afinfo *afinfo;
+	int err = 0;
+
+	/*
+	 * Were the stock module loaded after us it would overwrite our slot,
+	 * with a warning.
+	 */
+	request_module("xfrm-type-%d-%d", f->family, IPPROTO_ESP);
+
+	rcu_read_lock();
+	afinfo = xfrm_state_afinfo_get_rcu(f->family);
+	f->present = afinfo;
+	f->stock = afinfo ? READ_ONCE(afinfo->type_esp) : NULL;
+	if (f->stock && !try_module_get(f->stock->owner)) {
+		/* It is being unloaded: its slot is not ours to give back. */
+		f->stock = NULL;
+		err = -EBUSY;
+	}
+	rcu_read_unlock();
+	return err;
+}
+
+static void minesp_unpin_stock(struct minesp_family *f)
+{
+	if (f->stock)
+		module_put(f->stock->owner);
+}
+
+/**
+ * minesp_types_register - make minesp the ESP of every family that there is
+ *
+ * Return: 0; -EBUSY while the stock module is being unloaded (try again), and
+ * nothing has changed then.
+ */
+int minesp_types_register(void)
+{
+	int i, err;
+
+	for (i = 0; i < ARRAY_SIZE(families); i++) {
+		err = minesp_pin_stock(&families[i]);
+		if (err)
+			goto unpin;
+	}
+	for (i = 0; i < ARRAY_SIZE(families); i++) {
+		struct minesp_family *f = &families[i];
+
+		if (!f->present)
+			continue;
+		/*
+		 * An SA that is added between the two calls finds no type; the
+		 * core then asks modprobe for one, and looks again.
+		 */
+		if (f->stock)
+			xfrm_unregister_type(f->stock, f->family);
+		xfrm_register_type(&minesp_type, f->family);
+	}
+	return 0;
+
+unpin:
+	while (i--)
+		minesp_unpin_stock(&families[i]);
+	return err;
+}
+
+/**
+ * minesp_types_unregister - give the slots back to the stock types
+ */
+void minesp_types_unregister(void)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(families); i++) {
+		struct minesp_family *f = &families[i];
+
+		if (f->present) {
+			xfrm_unregister_type(&minesp_type, f->family);
+			if (f->stock)
+				xfrm_register_type(f->stock, f->family);
+		}
+		minesp_unpin_stock(f);
+	}
+}
