@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the tests of minesp share: the module, hosts with a wire between them,
+SAs and policies for every mode and family, counters, verdicts.
+
+A host is a network namespace. Two of them, a and b, have an address for the
+outer header on their end of the wire, and one for the inner header on lo.
+"""
+import contextlib
+import ctypes
+import os
+import pathlib
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import traceback
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent / "kselftest"))
+import ksft  # noqa: E402
+
+# include/uapi/linux/minesp.h
+XFLAG_MINIMAL = "extra-flag 0x01000000"
+XFLAG_STOCK = "extra-flag 0x02000000"
+
+# AES-GCM as ip xfrm takes it: the key and four bytes of salt, by key bits
+SALT = "a0a1a2a3"
+KEYS = {bits: "0x" + bytes(range(bits // 8)).hex() + SALT
+        for bits in (128, 192, 256)}
+AEAD = "aead rfc4106(gcm(aes))"
+
+ADDRESSES = {
+    ("outer", 4): {"a": "192.0.2.1", "b": "192.0.2.2"},
+    ("outer", 6): {"a": "2001:db8::1", "b": "2001:db8::2"},
+    ("inner", 4): {"a": "198.51.100.1", "b": "198.51.100.2"},
+    ("inner", 6): {"a": "2001:db8:1::1", "b": "2001:db8:1::2"},
+}
+SPI = {"a": 0x100a, "b": 0x100b}    # of the SA by which a, and b, receives
+
+# mode, family of the inner header, family of the outer one
+MODES = [("transport", 4, 4), ("transport", 6, 6), ("tunnel", 4, 4),
+         ("tunnel", 6, 6), ("tunnel", 4, 6), ("tunnel", 6, 4)]
+
+TIMEOUT = 20    # seconds that anything may take which is not a test by itself
+
+
+class Skip(Exception):
+    """The test cannot be run here."""
+
+
+def sh(command, check=True, stdin=None):
+    """Runs a shell command; returns what it printed."""
+    done = subprocess.run(command, shell=True, text=True, input=stdin,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if check and done.returncode:
+        raise AssertionError(f"{command}: exit {done.returncode}\n{done.stdout}")
+    return done.stdout
+
+
+def wait_for(what, condition, seconds=TIMEOUT):
+    """Waits until condition() is true, and returns what it returned."""
+    end = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > end:
+            raise AssertionError(f"not in {seconds} seconds: {what}")
+        time.sleep(0.05)
+
+
+def equal(got, wanted, what):
+    if got != wanted:
+        raise AssertionError(f"{what}: {got!r}, not {wanted!r}")
+
+
+# The module. MINESP_KO names its file; without it modprobe looks for minesp.
+
+def loaded(module):
+    return os.path.isdir(f"/sys/module/{module}")
+
+
+def load(parameters=""):
+    ko = os.environ.get("MINESP_KO")
+    sh(f"insmod {ko} {parameters}" if ko else f"modprobe minesp {parameters}")
+
+
+def unload():
+    """Waits, since the SAs of a namespace die a little after it does."""
+    if loaded("minesp"):
+        wait_for("rmmod minesp",
+                 lambda: "ERROR" not in sh("rmmod minesp 2>&1", check=False))
+
+
+# Network namespaces
+
+CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _setns(fd):
+    if _libc.setns(fd, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+class Host:
+    """A network namespace. name: "a" or "b"."""
+
+    def __init__(self, name):
+        self.name = name
+        self.peer = "b" if name == "a" else "a"
+        self.ns = f"minesp-{name}-{os.getpid()}"
+        sh(f"ip netns add {self.ns}")
+        self.ip("link set lo up")
+
+    def delete(self):
+        sh(f"ip netns del {self.ns}", check=False)
+
+    @contextlib.contextmanager
+    def inside(self):
+        """This thread, in the namespace."""
+        here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        there = os.open(f"/run/netns/{self.ns}", os.O_RDONLY)
+        _setns(there)
+        try:
+            yield
+        finally:
+            _setns(here)
+            os.close(here)
+            os.close(there)
+
+    def ip(self, lines, check=True):
+        """Runs lines of ip(8), one call for all."""
+        return sh(f"ip -n {self.ns} -batch -", check, lines)
+
+    def sh(self, command, check=True):
+        return sh(f"ip netns exec {self.ns} {command}", check)
+
+    def socket(self, family, kind, proto=0, timeout=TIMEOUT):
+        with self.inside():
+            sock = socket.socket(family, kind, proto)
+        sock.settimeout(timeout)
+        return sock
+
+    def sysctl(self, name, value=None):
+        with self.inside():
+            path = pathlib.Path("/proc/sys", name.replace(".", "/"))
+            if value is None:
+                return path.read_text().strip()
+            path.write_text(f"{value}\n")
+
+    def _counters(self, name):
+        with self.inside():
+            text = pathlib.Path("/proc/thread-self/net", name).read_text()
+        return {k: int(v) for k, v in map(str.split, text.splitlines())}
+
+    def stats(self):
+        """The counters of minesp."""
+        return self._counters("minesp_stat")
+
+    def errors(self):
+        """All error counters of xfrm and minesp that are not 0."""
+        both = self._counters("xfrm_stat") | self.stats()
+        return {k: v for k, v in both.items()
+                if v and k not in ("InPackets", "OutPackets", "InDummies")}
+
+    def address(self, family, kind="outer"):
+        return ADDRESSES[kind, family][self.name]
+
+    def carried(self, spi):
+        """Packets that an SA has carried, as ip -s xfrm state says."""
+        said = sh(f"ip -n {self.ns} -s xfrm state list spi {spi:#x}")
+        current = said.split("lifetime current:")[1]
+        return int(current.split("(bytes),")[1].split("(packets)")[0])
+
+    def sas(self, mode, inner, outer, words="", key=KEYS[128], window=128):
+        """Its SAs and policies with its peer, the only ones from now on.
+        words are added to each SA."""
+        kind = "inner" if mode == "tunnel" else "outer"
+        me, peer = (f"{ADDRESSES[kind, inner][h]}/{32 if inner == 4 else 128}"
+                    for h in (self.name, self.peer))
+        o_me, o_peer = (ADDRESSES["outer", outer][h]
+                        for h in (self.name, self.peer))
+        sa = (f"reqid 1 mode {mode} replay-window {window} "
+              f"{AEAD} {key} 128 {words}")
+        esp = f"proto esp reqid 1 mode {mode}"
+        self.ip(f"""
+            xfrm policy flush
+            xfrm state flush
+            xfrm state add src {o_me} dst {o_peer} proto esp spi {SPI[self.peer]:#x} {sa} sel src {me} dst {peer}
+            xfrm state add src {o_peer} dst {o_me} proto esp spi {SPI[self.name]:#x} {sa} sel src {peer} dst {me}
+            xfrm policy add src {me} dst {peer} dir out tmpl src {o_me} dst {o_peer} {esp}
+            xfrm policy add src {peer} dst {me} dir in tmpl src {o_peer} dst {o_me} {esp}
+        """)
+
+
+@contextlib.contextmanager
+def hosts(mtu=1500):
+    """Two hosts with a wire between them. Nothing is on it but what the tests
+    send."""
+    a, b = Host("a"), Host("b")
+    try:
+        a.ip(f"link add veth0 mtu {mtu} type veth peer name veth0 mtu {mtu} "
+             f"netns {b.ns}")
+        for h in (a, b):
+            for name, value in (("accept_ra", 0), ("router_solicitations", 0),
+                                ("accept_dad", 0), ("addr_gen_mode", 1)):
+                h.sysctl(f"net.ipv6.conf.veth0.{name}", value)
+            h.ip(f"""
+                addr add {h.address(4)}/24 dev veth0
+                addr add {h.address(6)}/64 dev veth0 nodad
+                addr add {h.address(4, 'inner')}/32 dev lo
+                addr add {h.address(6, 'inner')}/128 dev lo
+                link set veth0 up
+                route add {ADDRESSES['inner', 4][h.peer]} dev veth0 src {h.address(4, 'inner')}
+            """)
+        for h in (a, b):
+            # fe80:: is not made by itself, so neighbours are told.
+            mac = sh(f"ip -n {(b if h is a else a).ns} -br link show veth0").split()[2]
+            h.ip(f"""
+                neigh replace {ADDRESSES['outer', 4][h.peer]} lladdr {mac} dev veth0
+                neigh replace {ADDRESSES['outer', 6][h.peer]} lladdr {mac} dev veth0
+                neigh replace {ADDRESSES['inner', 4][h.peer]} lladdr {mac} dev veth0
+                route add {ADDRESSES['inner', 6][h.peer]} via {ADDRESSES['outer', 6][h.peer]} dev veth0 src {h.address(6, 'inner')}
+            """)
+            h.mac = mac
+        a.mac, b.mac = b.mac, a.mac
+        yield a, b
+    finally:
+        a.delete()
+        b.delete()
+
+
+def families(address):
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def readable(sock, seconds):
+    return bool(select.select([sock], [], [], seconds)[0])
+
+
+# Verdicts
+
+def run(cases, needs=()):
+    """Runs (name, function) after (name, function); exits as kselftest wants.
+    A case fails by raising, and is skipped by raising Skip."""
+    ksft.print_header()
+    cases = list(cases)
+    missing = [c for c in needs if not shutil.which(c)]
+    if os.geteuid() or missing:
+        print(f"1..0 # SKIP needs {' '.join(missing) or 'root'}")
+        sys.exit(ksft.KSFT_SKIP)
+    if not loaded("minesp"):
+        load()
+    ksft.set_plan(len(cases))
+    for name, function in cases:
+        try:
+            function()
+            ksft.test_result_pass(name)
+        except Skip as e:
+            ksft.test_result_skip(f"{name} ({e})")
+        except Exception:
+            ksft.test_result_fail(name)
+            for line in traceback.format_exc().splitlines():
+                ksft.print_msg(line)
+        sys.stdout.flush()
+    ksft.finished()

@@ -1,0 +1,70 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# make check: sets up what is missing, builds for every supported kernel with
+# all warnings, looks at the style, runs all kselftests on every kernel, in
+# virtual machines, and sums up. Its last line: N passed, N failed, N skipped.
+#
+# check.sh TEST ... runs only these tests of selftests/, such as interop.py.
+
+. "$(dirname "$0")/common.sh"
+
+selftests=build/linux/tools/testing/selftests
+
+# In the virtual machine of release $1; what it prints is KTAP.
+run_on()
+{
+	local tests="${*:2}"
+
+	timeout -k 10 3600 tools/vm.sh "$1" \
+		"make -s -C $selftests/minesp run_tests ${tests:+TEST_PROGS='$tests'} 2>&1" \
+		< /dev/null | tee "build/ktap-$1" | sed -u "s/^/[$1] /"
+}
+
+tools/setup.sh || die "set-up failed"
+rm -f build/ktap-*
+rsync -a --delete --exclude=__pycache__ selftests/ $selftests/minesp/
+
+verdict()
+{
+	if [ "$1" = 0 ]; then echo "ok $2"; else echo "not ok $2"; fi
+}
+
+for release in $(releases); do
+	step "building for $release"
+	said=$(build "$release" W=1 2>&1 | grep -v -e '^$' -e 'Skipping BTF')
+	echo -n "$said" | sed '$a\'
+	[ -z "$said" ] && [ -e "build/$release/minesp/minesp.ko" ]
+	verdict $? "build for $release without a warning" | tee -a build/ktap-build
+done
+step "looking at the style"
+tools/style.sh
+verdict $? "style" | tee -a build/ktap-build
+
+for release in $(releases); do
+	step "running the tests on $release; booting takes a minute"
+	run_on "$release" "$@" &
+done
+wait
+
+# The tests of a program are in its output, after "# ". A program that failed
+# without saying which test did is one more failure, one that could not be run
+# is one that was skipped, and one that is planned but has not ended (the
+# machine died) is a failure too.
+awk '
+	function end_of_file() { if (planned > programs) {
+		failed += planned - programs
+		print "== " name ": the virtual machine died; see build/console-" \
+			substr(name, index(name, "-") + 1)
+	} }
+	FNR == 1 { end_of_file(); name = FILENAME; planned = programs = bad = seen = 0
+		   if (name !~ /build$/) planned = 1 }
+	/^1\.\.[0-9]/ { planned = substr($0, 4) + 0 }
+	/^(# )?not ok / && !/selftests: / { failed++; bad++; seen++; print "== " name ": " $0 }
+	/^(# )?ok / && !/selftests: / { if (/# SKIP/) skipped++; else passed++; seen++ }
+	/^not ok .*selftests: / { programs++; if (!bad) { failed++; print "== " name ": " $0 } bad = seen = 0 }
+	/^ok .*selftests: / { programs++; if (!seen) skipped++; bad = seen = 0 }
+	END { end_of_file()
+	      printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped
+	      exit !(passed && !failed) }
+' build/ktap-*

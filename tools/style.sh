@@ -1,0 +1,21 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# make style: sparse, endianness included, for every supported kernel, and
+# checkpatch --strict. Silent when there is nothing to say.
+
+. "$(dirname "$0")/common.sh"
+
+tools/setup.sh || die "set-up failed"
+status=0
+checkpatch="build/linux/scripts/checkpatch.pl --no-tree --strict -q --terse --no-summary"
+
+for release in $(releases); do
+	said=$(build "$release" C=2 CF=-D__CHECK_ENDIAN__ 2>&1 |
+		grep -e warning: -e error:) && { echo "$said"; status=1; }
+done
+$checkpatch -f minesp/*.c include/minesp.h include/uapi/linux/*.h || status=1
+# The one file that may look at the kernel's version.
+$checkpatch --ignore LINUX_VERSION_CODE,CONSTANT_COMPARISON \
+	-f include/compat.h || status=1
+exit $status

@@ -1,0 +1,33 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# vm.sh RELEASE COMMAND: runs a shell command, as root, in a virtual machine
+# that boots one of the kernels in build/kernels and shares this host's files;
+# what it changes there is gone afterwards. Ends as the command ends. MINESP_KO
+# names the module for that kernel. The console goes to build/console-RELEASE.
+# Without a COMMAND: a shell.
+
+. "$(dirname "$0")/common.sh"
+
+release=$1; shift
+[ -e "build/kernels/$release/boot/vmlinuz-$release" ] ||
+	die "no kernel $release in build/kernels; tools/setup.sh fetches them"
+
+# /dev/kvm may be there without a processor that can do it, and emulation
+# works everywhere.
+accel=--disable-kvm
+if grep -qw -e vmx -e svm /proc/cpuinfo && [ -w /dev/kvm ]; then
+	accel=
+fi
+
+# /usr a second time, cached: starting a program costs half as much then.
+usr="mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose usr /usr"
+
+# Its temporary files hold sockets, and cannot lie on a network file system.
+export PATH="$PWD/build/venv/bin:$PATH"
+vng $accel --force-9p --user root --cpus 2 --memory 2G --verbose \
+	--run "build/kernels/$release/boot/vmlinuz-$release" \
+	--append "panic=-1 oops=panic" \
+	--qemu-opts="-virtfs local,path=/usr,mount_tag=usr,security_model=none,readonly=on,multidevs=remap" \
+	-- "$usr; export MINESP_KO=$PWD/build/$release/minesp/minesp.ko; ${*:-bash -i}" \
+	2> "build/console-$release"
