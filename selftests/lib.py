@@ -212,7 +212,7 @@ def hosts(mtu=1500):
                 addr add {h.address(4)}/24 dev veth0
                 addr add {h.address(6)}/64 dev veth0 nodad
                 addr add {h.address(4, 'inner')}/32 dev lo
-                addr add {h.address(6, 'inner')}/128 dev lo
+                addr add {h.address(6, 'inner')}/128 dev lo nodad
                 link set veth0 up
                 route add {ADDRESSES['inner', 4][h.peer]} dev veth0 src {h.address(4, 'inner')}
             """)

@@ -1,0 +1,79 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""Crypto that completes later, on another CPU (pcrypt) or in a work queue
+(cryptd): the same traffic, the same malformed packets."""
+import contextlib
+import os
+import pathlib
+
+import crypto
+import interop
+import lib
+import packets
+
+SIZES = [*range(1, 17), *range(1440, 1480), 4000, 65000]
+TRACING = pathlib.Path("/sys/kernel/tracing")
+
+
+@contextlib.contextmanager
+def completions():
+    """Yields a function: how often minesp's callbacks have been called."""
+    probes = TRACING / "kprobe_events"
+    if not probes.exists():
+        raise lib.Skip("no kprobe events to count completions with")
+    names = ("minesp_input_done", "minesp_output_done")
+
+    def write(path, text):
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND)
+        os.write(fd, text.encode())
+        os.close(fd)
+
+    for name in names:
+        write(probes, f"p:minesp/{name} {name}\n")
+    write(TRACING / "events/minesp/enable", "1\n")
+    try:
+        yield lambda: {
+            fields[0]: int(fields[1]) for fields in map(
+                str.split, (TRACING / "kprobe_profile").read_text().splitlines())
+            if fields[0] in names}
+    finally:
+        write(TRACING / "events/minesp/enable", "0\n")
+        for name in names:
+            write(probes, f"-:minesp/{name}\n")
+
+
+def traffic(template, *mode):
+    with crypto.preferred(template) as users, completions() as calls:
+        with lib.hosts() as (a, b):
+            a.sas(*mode)
+            lib.equal(users(), 2, "SAs with this crypto")
+        interop.talk("minimal", *mode, SIZES)
+        for name, n in calls().items():
+            assert n > len(SIZES), f"{name} called {n} times only"
+
+
+def again(template, function, *args):
+    with crypto.preferred(template):
+        function(*args)
+
+
+def cases():
+    for kind in ("pcrypt", "cryptd"):
+        for mode in (("transport", 4, 4), ("transport", 6, 6),
+                     ("tunnel", 6, 4)):
+            yield (f"{kind}: traffic, {mode[0]} IPv{mode[1]} in IPv{mode[2]}",
+                   lambda t=kind, m=mode: traffic(t, *m))
+        for what, function, args in (
+                ("dummy packets", packets.dummy, ("transport", 4, 4)),
+                ("dummy packets, tunnel", packets.dummy, ("tunnel", 4, 6)),
+                ("changed bits", packets.changed, ()),
+                ("truncated", packets.truncated, (6,)),
+                ("absurd Pad Length", packets.pad_length, ()),
+                ("fragments", packets.fragments, (4,)),
+                ("replay", packets.replay, (32,))):
+            yield (f"{kind}: {what}",
+                   lambda t=kind, f=function, x=args: again(t, f, *x))
+
+
+if __name__ == "__main__":
+    lib.run(cases(), needs=["ip", "ping"])

@@ -1,0 +1,40 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""The kernel's log holds no complaint since the machine came up. Last of the
+tests, so that it speaks for all of them."""
+import os
+import re
+
+import lib
+
+COMPLAINT = re.compile(
+    r"WARNING:|BUG:|Oops|general protection|KASAN|UBSAN|KCSAN|KMEMLEAK|"
+    r"refcount_t|INFO: (task|rcu)|rcu.*(stall|self-detected)|"
+    r"possible (circular|recursive|irq)|suspicious RCU|inconsistent lock|"
+    r"sleeping function|scheduling while atomic|Call Trace|"
+    r"unregister_netdevice: waiting|Unable to handle|bad unlock|"
+    r"skb_over_panic|page allocation failure|ODEBUG|kmemleak:")
+
+
+def log():
+    lines = []
+    fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    while True:
+        try:
+            record = os.read(fd, 8192).decode(errors="replace")
+        except BlockingIOError:
+            break
+        except BrokenPipeError:     # overwritten while we read
+            continue
+        lines.append(record.partition(";")[2].splitlines()[0])
+    os.close(fd)
+    return lines
+
+
+def clean():
+    bad = [line for line in log() if COMPLAINT.search(line)]
+    assert not bad, "\n".join(bad)
+
+
+if __name__ == "__main__":
+    lib.run([("no complaint in the kernel's log", clean)])

@@ -1,0 +1,136 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""Which SAs are minimal, and what is refused: each refusal says what is wrong,
+leaves nothing behind, and where it points to the kernel's own ESP, that takes
+the SA."""
+import lib
+
+A, B = (lib.ADDRESSES["outer", 4][h] for h in "ab")
+KEY = lib.KEYS[128]
+STOCK = "0x02000000"
+
+
+class Spares:
+    """A namespace for SAs without traffic."""
+
+    def __enter__(self):
+        self.host = lib.Host("a")
+        return self.host
+
+    def __exit__(self, *_):
+        self.host.delete()
+
+
+def add(host, words, check=True, spi="0x1000", mode="transport"):
+    return host.ip(f"xfrm state add src {A} dst {B} proto esp spi {spi} "
+                   f"mode {mode} {words}", check)
+
+
+def refcount(module):
+    with open(f"/sys/module/{module}/refcnt") as f:
+        return int(f.read())
+
+
+def refused(words, message, stock=False, **where):
+    """With stock, extra-flag as the message tells makes it work."""
+    with Spares() as host:
+        before = refcount("minesp")
+        said = add(host, words, check=False, **where)
+        assert message in said, f"said {said!r}, not {message!r}"
+        lib.equal(lib.sh(f"ip -n {host.ns} xfrm state"), "", "SAs left behind")
+        lib.wait_for("the module is released",
+                     lambda: refcount("minesp") == before)
+        if stock:
+            assert STOCK in said, said
+            add(host, f"{words} {lib.XFLAG_STOCK}", **where)
+            lib.equal(refcount("minesp"), before, "minesp in use")
+
+
+def minimal(enabled, words, wanted):
+    with Spares() as host:
+        host.sysctl("net.minesp.enabled", enabled)
+        before = refcount("minesp"), refcount("esp4")
+        add(host, f"{lib.AEAD} {KEY} 128 {words}")
+        now = refcount("minesp"), refcount("esp4")
+        lib.equal((now[0] - before[0], now[1] - before[1]),
+                  (1, 0) if wanted else (0, 1), "references (minesp, esp4)")
+        # What the kernel dumps back is what was asked for.
+        if words:
+            said = lib.sh(f"ip -n {host.ns} -s xfrm state")
+            asked = f"{int(words.split()[1], 0):x}"
+            assert asked in said.split("extra_flag")[1], said
+
+
+def default_of_module():
+    lib.unload()
+    try:
+        lib.load("enabled=0")
+        with Spares() as host:
+            lib.equal(host.sysctl("net.minesp.enabled"), "0", "default")
+    finally:
+        lib.unload()
+        lib.load()
+    with Spares() as host:
+        lib.equal(host.sysctl("net.minesp.enabled"), "1", "default")
+
+
+def sysctl_range():
+    with Spares() as host:
+        for bad in ("2", "-1", "x"):
+            try:
+                host.sysctl("net.minesp.enabled", bad)
+            except OSError:
+                continue
+            raise AssertionError(f"net.minesp.enabled took {bad}")
+        lib.equal(host.sysctl("net.minesp.enabled"), "1", "enabled")
+
+
+def cases():
+    gcm = f"{lib.AEAD} {KEY}"
+    yield "minimal by default", lambda: minimal(1, "", True)
+    yield "stock by net.minesp.enabled", lambda: minimal(0, "", False)
+    yield ("minimal by extra-flag",
+           lambda: minimal(0, lib.XFLAG_MINIMAL, True))
+    yield "stock by extra-flag", lambda: minimal(1, lib.XFLAG_STOCK, False)
+    yield "default of the module", default_of_module
+    yield "range of net.minesp.enabled", sysctl_range
+    for spi in ("0", "1", "255"):
+        yield (f"SPI {spi}",
+               lambda s=spi: refused(f"{gcm} 128", "SPIs 0-255", spi=s))
+    yield ("BEET", lambda: refused(f"{gcm} 128", "not BEET", stock=True,
+                                   mode="beet"))
+    yield ("UDP encapsulation",
+           lambda: refused(f"{gcm} 128 encap espinudp 4500 4500 0.0.0.0",
+                           "no UDP or TCP encapsulation", stock=True))
+    yield ("TFC padding",
+           lambda: refused(f"{gcm} 128 tfcpad 512", "no TFC padding",
+                           stock=True, mode="tunnel"))
+    yield ("device offload",
+           lambda: refused(f"{gcm} 128 offload dev lo dir in",
+                           "Type doesn't support offload"))
+    yield ("oseq-may-wrap",
+           lambda: refused(f"{gcm} 128 extra-flag oseq-may-wrap",
+                           "oseq-may-wrap would repeat"))
+    for bits in (64, 96):
+        yield (f"ICV of {bits} bits",
+               lambda n=bits: refused(f"{gcm} {n}", "ICV of 128 bits"))
+    yield ("encryption without authentication",
+           lambda: refused(f"enc cbc(aes) 0x{bytes(16).hex()}",
+                           "without authentication"))
+    yield ("a suite that is not in the table",
+           lambda: refused(f"aead rfc7539esp(chacha20,poly1305) 0x{bytes(36).hex()} 128",
+                           "no such suite"))
+    yield ("a weak suite",
+           lambda: refused(f"enc cbc(des3_ede) 0x{bytes(range(24)).hex()} "
+                           f"auth hmac(md5) 0x{bytes(16).hex()}",
+                           "no such suite"))
+    yield ("a key that is too short",
+           lambda: refused(f"{lib.AEAD} {KEY[:-2]} 128", "refuses this key"))
+    for flags in ("0x03000000", "0x80000000", "0x81000000"):
+        yield (f"extra-flag {flags}",
+               lambda f=flags: refused(f"{gcm} 128 extra-flag {f}",
+                                       "unknown or contradictory"))
+
+
+if __name__ == "__main__":
+    lib.run(cases(), needs=["ip"])
