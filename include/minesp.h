@@ -12,6 +12,10 @@
 
 #include "compat.h"
 
+#if !IS_ENABLED(CONFIG_PROC_FS) || !IS_ENABLED(CONFIG_SYSCTL)
+#error "minesp needs CONFIG_PROC_FS and CONFIG_SYSCTL"
+#endif
+
 /* The counters of /proc/net/minesp_stat; stats.c says what each one means. */
 enum minesp_stat {
 	MINESP_IN_PACKETS,

@@ -16,20 +16,15 @@
 /*
  * A dummy packet (RFC 4303 2.6) ends here, without a trace in any error
  * counter: the packet, and the device reference that xfrm_input() took around
- * our call, are ours to end once it hears -EINPROGRESS. The SA's lifetime
- * counts it, as xfrm_input() would. Its SN does not enter the replay window:
- * what a replayed dummy gains is being discarded again.
+ * our call, are ours to end once it hears -EINPROGRESS.
+ *
+ * Only xfrm_input() can enter an SN in the replay window, so a dummy does not
+ * get there. Hence it must not count against the SA's lifetime either: whoever
+ * replays one would wear the SA out. All they gain is another one discarded.
  */
 static int minesp_discard_dummy(struct xfrm_state *x, struct sk_buff *skb)
 {
 	minesp_stat_inc(minesp_sa(x)->mn, MINESP_IN_DUMMIES);
-
-	spin_lock(&x->lock);
-	x->curlft.bytes += skb->len;
-	x->curlft.packets++;
-	x->lastused = ktime_get_real_seconds();
-	spin_unlock(&x->lock);
-
 	dev_put(skb->dev);
 	consume_skb(skb);	/* with the path that holds x */
 	return -EINPROGRESS;

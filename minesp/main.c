@@ -2,6 +2,8 @@
 /*
  * Loading, unloading, and network namespaces.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/module.h>
 #include <linux/rcupdate.h>
 #include <net/net_namespace.h>
@@ -87,6 +89,12 @@ static int __init minesp_init(void)
 {
 	int err;
 
+	/* See minesp_exit(): this kernel could not wait for tasks there. */
+	if (IS_ENABLED(CONFIG_PREEMPTION) && !IS_ENABLED(CONFIG_TASKS_RCU)) {
+		pr_info("cannot be unloaded on a kernel without CONFIG_TASKS_RCU\n");
+		__module_get(THIS_MODULE);
+	}
+
 	err = register_pernet_subsys(&minesp_net_ops);
 	if (err)
 		return err;
@@ -108,15 +116,16 @@ pernet:
 
 static void __exit minesp_exit(void)
 {
-	/*
-	 * No minimal SA is left: each one holds a reference on the module. But
-	 * a task that gave such a reference up may still be on its way out of
-	 * our code: minesp_init_state() does so for a stock SA, and a sender
-	 * whose packet completed on another CPU finds its SA gone. Both run in
-	 * process context, preemptible, so RCU proper does not wait for them.
-	 */
 	minesp_types_unregister();
 	minesp_protocols_unregister();
+	/*
+	 * No minimal SA is left: each one holds a reference on the module. But
+	 * a task may still be on the last instructions of our code, after the
+	 * reference went that it relied on: minesp_hand_over() gives one up,
+	 * and a sender whose packet completed on another CPU may find its SA
+	 * gone. Both run in process context and may be preempted there, so RCU
+	 * proper does not wait for them. Neither sleeps after that point.
+	 */
 	synchronize_rcu_tasks();
 	unregister_pernet_subsys(&minesp_net_ops);
 }

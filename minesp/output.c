@@ -15,8 +15,7 @@ static int minesp_output_end(const struct minesp_sa *sa, int err)
 		minesp_stat_inc(sa->mn, MINESP_OUT_NO_MEMORY);
 	else
 		minesp_stat_inc(sa->mn, MINESP_OUT_CRYPTO);
-	/* A full queue in the cipher is congestion, not a fault. */
-	return err == -ENOSPC ? NET_XMIT_DROP : err;
+	return err;
 }
 
 static void minesp_output_done(crypto_completion_data_t *data, int err)
@@ -50,7 +49,7 @@ int minesp_output(struct xfrm_state *x, struct sk_buff *skb)
 	struct ip_esp_hdr *esph;
 	struct sk_buff *trailer;
 	int len, padlen, taillen;
-	int nfrags, i;
+	int nfrags, err, i;
 	__be64 iv;
 	u8 *tail;
 
@@ -87,7 +86,15 @@ int minesp_output(struct xfrm_state *x, struct sk_buff *skb)
 	memcpy(esph->enc_data, &iv, sizeof(iv));
 
 	skb_push(skb, -skb_network_offset(skb));
-	i = minesp_crypt(x, skb, nfrags, htonl(seq_hi), minesp_output_done,
-			 true);
-	return i == -EINPROGRESS ? i : minesp_output_end(sa, i);
+	err = minesp_crypt(x, skb, nfrags, htonl(seq_hi), minesp_output_done,
+			   true);
+	if (err == -EINPROGRESS)
+		return err;
+	err = minesp_output_end(sa, err);
+	/*
+	 * A full queue in the cipher is congestion, not a fault. Only here may
+	 * we say so: xfrm_output_resume() takes what is above 0 for a packet
+	 * that has not been transformed yet.
+	 */
+	return err == -ENOSPC ? NET_XMIT_DROP : err;
 }

@@ -3,6 +3,8 @@
  * The ESP xfrm_type of both families: taking its slot and giving it back,
  * standing beside esp4 and esp6, an SA's birth and death.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/kmod.h>
@@ -24,14 +26,14 @@ static struct minesp_family {
 
 /*
  * Turn @x, which nobody else sees yet, into an SA of the stock type. From here
- * on the core calls that type directly. Our reference, which the core took for
- * x->type, goes; minesp_exit() waits for us to leave. The stock module is
- * pinned as long as minesp is loaded, so it cannot go away in between.
+ * on the core calls that type directly. The stock module is pinned as long as
+ * minesp is loaded, so there is a reference to take.
  */
 static int minesp_hand_over(struct xfrm_state *x, struct netlink_ext_ack *extack)
 {
 	const struct xfrm_type *stock =
 		families[x->props.family == AF_INET6].stock;
+	int err;
 
 	if (!stock) {
 		NL_SET_ERR_MSG_MOD(extack,
@@ -40,8 +42,13 @@ static int minesp_hand_over(struct xfrm_state *x, struct netlink_ext_ack *extack
 	}
 	__module_get(stock->owner);
 	x->type = stock;
+	err = stock->init_state(x, extack);
+	/*
+	 * What the core took for us in x->type. Last, since init_state may
+	 * sleep: minesp_exit() waits for tasks that do not.
+	 */
 	module_put(THIS_MODULE);
-	return stock->init_state(x, extack);
+	return err;
 }
 
 /* What minimal ESP leaves out (RFC 9333), and what would break its promises. */
@@ -77,32 +84,36 @@ static int minesp_refuse(const struct xfrm_state *x,
 	return 0;
 }
 
-static int minesp_init_state(struct xfrm_state *x,
-			     struct netlink_ext_ack *extack)
+/* Minimal (1) or stock (0)? Negative: the SA's own bits make no sense. */
+static int minesp_choose(struct xfrm_state *x, struct netlink_ext_ack *extack)
 {
-	struct minesp_net *mn = minesp_net(xs_net(x));
-	struct crypto_aead *aead;
-	struct minesp_sa *sa;
-	bool minimal;
-	int err;
-
 	switch (x->props.extra_flags & MINESP_XFLAG_MASK) {
 	case 0:
-		minimal = READ_ONCE(mn->enabled);
-		break;
+		/*
+		 * An SA that is valid already is the copy that migration makes
+		 * of one; a minimal one has its bit. The others stay stock.
+		 */
+		return x->km.state != XFRM_STATE_VALID &&
+		       READ_ONCE(minesp_net(xs_net(x))->enabled);
 	case MINESP_XFLAG_MINIMAL:
-		minimal = true;
-		break;
+		return 1;
 	case MINESP_XFLAG_STOCK:
-		minimal = false;
-		break;
+		return 0;
 	default:
 		NL_SET_ERR_MSG_MOD(extack,
 				   "unknown or contradictory bits in the top byte of extra-flag");
 		return -EINVAL;
 	}
-	if (!minimal)
-		return minesp_hand_over(x, extack);
+}
+
+/* Everything but the choice. What an error leaves, minesp_destroy() clears. */
+static int minesp_init_minimal(struct xfrm_state *x,
+			       struct netlink_ext_ack *extack)
+{
+	struct minesp_net *mn = minesp_net(xs_net(x));
+	struct crypto_aead *aead;
+	struct minesp_sa *sa;
+	int err;
 
 	/*
 	 * esp4_offload and esp6_offload would read our x->data as their own,
@@ -121,7 +132,6 @@ static int minesp_init_state(struct xfrm_state *x,
 	aead = minesp_suite_init(x, extack);
 	if (IS_ERR(aead))
 		return PTR_ERR(aead);
-	/* From here on minesp_destroy() cleans up, also after an error. */
 	x->data = aead;
 
 	sa = kzalloc(sizeof(*sa), GFP_KERNEL);
@@ -140,7 +150,24 @@ static int minesp_init_state(struct xfrm_state *x,
 	/* At most: padding up to a block, Pad Length, Next Header, ICV. */
 	x->props.trailer_len = ALIGN(crypto_aead_blocksize(aead), 4) + 1 +
 			       crypto_aead_authsize(aead);
+	/* For whoever lists the SA, and for its copy when it migrates. */
+	x->props.extra_flags |= MINESP_XFLAG_MINIMAL;
 	return 0;
+}
+
+static int minesp_init_state(struct xfrm_state *x,
+			     struct netlink_ext_ack *extack)
+{
+	int err = minesp_choose(x, extack);
+
+	if (!err)
+		return minesp_hand_over(x, extack);
+	if (err > 0)
+		err = minesp_init_minimal(x, extack);
+	/* Migration frees a refused copy as it is: valid, which is a WARN. */
+	if (err)
+		x->km.state = XFRM_STATE_DEAD;
+	return err;
 }
 
 /* Called by the core's garbage collector, a grace period after the last put. */
@@ -170,10 +197,7 @@ static int minesp_pin_stock(struct minesp_family *f)
 	const struct xfrm_state_afinfo *afinfo;
 	int err = 0;
 
-	/*
-	 * Were the stock module loaded after us it would overwrite our slot,
-	 * with a warning.
-	 */
+	/* Were it loaded after us it would overwrite our slot, with a WARN. */
 	request_module("xfrm-type-%d-%d", f->family, IPPROTO_ESP);
 
 	rcu_read_lock();
@@ -186,6 +210,10 @@ static int minesp_pin_stock(struct minesp_family *f)
 		err = -EBUSY;
 	}
 	rcu_read_unlock();
+	if (f->present && !f->stock && !err)
+		pr_info("no stock ESP for %s: load esp%d before minesp, not after\n",
+			f->family == AF_INET6 ? "IPv6" : "IPv4",
+			f->family == AF_INET6 ? 6 : 4);
 	return err;
 }
 
@@ -239,9 +267,15 @@ void minesp_types_unregister(void)
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(families); i++) {
+		const struct xfrm_state_afinfo *afinfo;
 		struct minesp_family *f = &families[i];
+		bool ours;
 
-		if (f->present) {
+		rcu_read_lock();
+		afinfo = xfrm_state_afinfo_get_rcu(f->family);
+		ours = afinfo && READ_ONCE(afinfo->type_esp) == &minesp_type;
+		rcu_read_unlock();
+		if (ours) {
 			xfrm_unregister_type(&minesp_type, f->family);
 			if (f->stock)
 				xfrm_register_type(f->stock, f->family);

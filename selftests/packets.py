@@ -203,7 +203,8 @@ def dummy(mode, inner, outer):
         _, payload = p.datagram(b"not for you")
         p.send(p.frame(p.esp(payload, DUMMY)))
         p.counts(before, InDummies=7)
-        lib.equal(p.a.carried(lib.SPI["a"]), 7, "ip -s xfrm state")
+        # Or replaying one would wear out the SA.
+        lib.equal(p.a.carried(lib.SPI["a"]), 0, "ip -s xfrm state")
         p.still_works()
 
 

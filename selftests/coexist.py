@@ -1,0 +1,231 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""minesp stands beside esp4 and esp6: SAs of both kinds, before, while and
+after minesp is there, whatever is loaded and unloaded in whatever order."""
+import contextlib
+import pathlib
+import random
+import socket
+
+import interop
+import lib
+import packets
+import pmtu
+import xfrm
+
+SIZES = [*range(1, 9), 1400, 4000]
+OFFLOADS = ("esp4_offload", "esp6_offload")
+MODPROBE = pathlib.Path("/proc/sys/kernel/modprobe")
+
+
+def talk(a, b, family):
+    interop.udp(a, b, family, "outer", SIZES)
+
+
+def is_minimal(host, family):
+    """Which kind of SA carries a packet?"""
+    before = host.stats()["OutPackets"] if lib.loaded("minesp") else 0
+    with host.socket(lib.families(host.address(family)),
+                     socket.SOCK_DGRAM) as sock:
+        sock.sendto(b"x", (lib.ADDRESSES["outer", family][host.peer], 9))
+    after = host.stats()["OutPackets"] if lib.loaded("minesp") else 0
+    return after > before
+
+
+@contextlib.contextmanager
+def restored():
+    """minesp is loaded, and esp4 and esp6 can be, whatever happened."""
+    try:
+        yield
+    finally:
+        lib.sh("rmmod esp4_offload esp6_offload", check=False)
+        lib.sh("modprobe -a esp4 esp6", check=False)
+        if not lib.loaded("minesp"):
+            lib.load()
+
+
+def before_and_after():
+    """A stock SA from before minesp is there outlives it, unharmed."""
+    with restored(), contextlib.ExitStack() as stack:
+        lib.unload()
+        a, b = stack.enter_context(lib.hosts())
+        for family in (4, 6):
+            for h in (a, b):
+                h.sas("transport", family, family)
+            talk(a, b, family)
+            lib.load()
+            for _ in range(2):
+                lib.equal(is_minimal(a, family), False, "minimal")
+                talk(a, b, family)
+                lib.sh("rmmod minesp")
+                # One that is added now is stock as well.
+                for h in (a, b):
+                    h.sas("transport", family, family)
+                talk(a, b, family)
+                lib.load()
+            lib.unload()
+            talk(a, b, family)
+
+
+def both_kinds():
+    """In one namespace, one address pair, at once."""
+    with lib.hosts() as (a, b):
+        kinds = {(4, 80): lib.XFLAG_MINIMAL, (4, 81): lib.XFLAG_STOCK,
+                 (6, 80): lib.XFLAG_STOCK, (6, 81): lib.XFLAG_MINIMAL}
+        for h, way in (a, ("out", "in")), (b, ("in", "out")):
+            for i, ((family, port), flag) in enumerate(kinds.items()):
+                for d, (source, sink) in enumerate(((a, b), (b, a))):
+                    src, dst = source.address(family), sink.address(family)
+                    ports = f"proto udp {('dport', 'sport')[d]} {port}"
+                    h.ip(f"""
+                        xfrm state add src {src} dst {dst} proto esp spi {0x2000 + 2 * i + d:#x} reqid {port} mode transport replay-window 32 {lib.AEAD} {lib.KEYS[128]} 128 {flag}
+                        xfrm policy add src {src} dst {dst} {ports} dir {way[d]} tmpl src {src} dst {dst} proto esp reqid {port} mode transport
+                    """)
+        for (family, port), flag in kinds.items():
+            ends = [h.socket(lib.families(h.address(family)), socket.SOCK_DGRAM)
+                    for h in (a, b)]
+            ends[1].bind((b.address(family), port))
+            before = a.stats(), b.stats()
+            for n in SIZES:
+                ends[0].sendto(bytes(n), ends[1].getsockname()[:2])
+                data, back = ends[1].recvfrom(1 << 16)
+                ends[1].sendto(data, back[:2])
+                lib.equal(ends[0].recv(1 << 16), bytes(n), "data")
+            for h, was in zip((a, b), before):
+                moved = {k: h.stats()[k] - was[k]
+                         for k in ("InPackets", "OutPackets")}
+                n = len(SIZES) if flag == lib.XFLAG_MINIMAL else 0
+                lib.equal(moved, {"InPackets": n, "OutPackets": n}, "minesp")
+            for sock in ends:
+                sock.close()
+        lib.equal((a.errors(), b.errors()), ({}, {}), "errors")
+
+
+def unload_refused():
+    """While minimal SAs exist, and while minesp needs esp4 and esp6."""
+    with restored():
+        with lib.hosts() as (a, b):
+            a.sas("transport", 4, 4)
+            said = lib.sh("rmmod minesp", check=False)
+            assert "in use" in said, said
+            said = lib.sh("rmmod esp4; rmmod esp6", check=False)
+            assert said.count("in use") == 2, said
+            a.ip("xfrm state flush")
+            lib.unload()
+            lib.equal(lib.loaded("minesp"), False, "minesp loaded")
+            # A stock SA holds esp4, and not minesp.
+            lib.load()
+            a.sas("transport", 4, 4, lib.XFLAG_STOCK)
+            lib.sh("rmmod minesp")
+            said = lib.sh("rmmod esp4", check=False)
+            assert "in use" in said, said
+        lib.wait_for("rmmod esp4", lambda: "in use" not in
+                     lib.sh("rmmod esp4 2>&1", check=False))
+
+
+def any_order(seed):
+    """Modules come and go at random; after each step whatever is there works."""
+    rand = random.Random(seed)
+    modules = ("esp4", "esp6", *OFFLOADS, "xfrm_interface", "minesp", "minesp")
+    with restored(), lib.hosts() as (a, b):
+        for step in range(40):
+            module = rand.choice(modules)
+            if lib.loaded(module):
+                lib.sh(f"rmmod {module}", check=False)  # may be in use
+            elif module == "minesp":
+                lib.load()
+            else:
+                lib.sh(f"modprobe {module}")
+            if step % 4 == 3:
+                family = rand.choice((4, 6))
+                words = rand.choice(("", lib.XFLAG_STOCK))
+                for h in (a, b):
+                    h.sas("transport", family, family, words)
+                talk(a, b, family)
+                lib.equal(is_minimal(a, family),
+                          lib.loaded("minesp") and not words, "minimal")
+                if rand.random() < 0.7:
+                    for h in (a, b):
+                        h.ip("xfrm policy flush\nxfrm state flush")
+
+
+def offload_loaded(peer, mode, inner, outer):
+    """esp4_offload and esp6_offload would like to take our SAs for theirs: in
+    software when sending, in GRO when receiving."""
+    with restored():
+        lib.sh(f"modprobe -a {' '.join(OFFLOADS)}")
+        lib.GRO = True
+        try:
+            interop.talk(peer, mode, inner, outer, SIZES)
+            if peer == "minimal":
+                packets.dummy(mode, inner, outer)
+                packets.replay(32)
+        finally:
+            lib.GRO = False
+
+
+def migrated():
+    """An SA that migrates stays of its kind, whatever the settings are by
+    then; where minimal ESP cannot follow, it stays where it is."""
+    with lib.hosts() as (a, b):
+        selector = a.address(4, "inner"), b.address(4, "inner")
+        old = a.address(4), b.address(4)
+        new = a.address(4), "192.0.2.99"
+        for minimal in (True, False):
+            a.sysctl("net.minesp.enabled", int(minimal))
+            a.sas("tunnel", 4, 4)
+            a.sysctl("net.minesp.enabled", int(not minimal))
+            lib.equal(xfrm.migrate(a, selector, old, new), 0, "error")
+            said = lib.sh(f"ip -n {a.ns} -s xfrm state list dst {new[1]}")
+            assert new[1] in said, said
+            lib.equal("1000000" in said, minimal, "minimal")
+        a.sysctl("net.minesp.enabled", 1)
+        a.sas("tunnel", 4, 4)
+        assert xfrm.migrate(a, selector, old, new, encap=True)
+        lib.equal(lib.sh(f"ip -n {a.ns} xfrm state list dst {new[1]}"), "",
+                  "SA behind NAT")
+
+
+def alone():
+    """Without esp4 and esp6 minesp receives by itself."""
+    with restored():
+        # What else is wanted is there first, then nothing is loaded on demand.
+        interop.talk("minimal", "transport", 4, 4, [1])
+        lib.unload()
+        modprobe = MODPROBE.read_text()
+        MODPROBE.write_text("/bin/false\n")
+        try:
+            lib.wait_for("esp4 and esp6 are gone", lambda: not lib.sh(
+                "rmmod esp4 esp6 2>&1 | grep 'in use'", check=False))
+            lib.load()
+            for mode in (("transport", 4, 4), ("tunnel", 4, 6)):
+                interop.talk("minimal", *mode, SIZES)
+                # ICMP about our packets comes to our error handlers.
+                pmtu.found(*mode, "")
+            with lib.hosts() as (a, _):
+                said = a.ip("xfrm state add src 192.0.2.1 dst 192.0.2.2 proto "
+                            f"esp spi 0x1000 {lib.AEAD} {lib.KEYS[128]} 128 "
+                            f"{lib.XFLAG_STOCK}", check=False)
+                assert "own ESP is not there" in said, said
+            lib.unload()
+        finally:
+            MODPROBE.write_text(modprobe)
+
+
+def cases():
+    yield "stock SAs from before minesp", before_and_after
+    yield "both kinds in one namespace", both_kinds
+    yield "rmmod is refused while there are SAs", unload_refused
+    for seed in (1, 2, 3):
+        yield f"modules in any order, {seed}", lambda s=seed: any_order(s)
+    for peer in ("stock", "minimal"):
+        for mode in (("transport", 4, 4), ("tunnel", 6, 6), ("tunnel", 4, 6)):
+            yield (f"esp4_offload and esp6_offload, {peer} peer, {mode[0]}, "
+                   f"IPv{mode[1]} in IPv{mode[2]}",
+                   lambda p=peer, m=mode: offload_loaded(p, *m))
+    yield "SAs that migrate", migrated
+    yield "without esp4 and esp6", alone
+
+
+if __name__ == "__main__":
+    lib.run(cases(), needs=["ip", "ping", "ethtool"])
