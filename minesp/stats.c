@@ -11,7 +11,7 @@
 #include "minesp.h"
 
 static const struct snmp_mib minesp_mib_list[] = {
-	/* Accepted: the ICV was right. Dummies are not among them. */
+	/* The ICV was right; xfrm goes on with them. Without dummies. */
 	SNMP_MIB_ITEM("InPackets", MINESP_IN_PACKETS),
 	/* Discarded dummy packets, their ICV right (RFC 4303 2.6). No error. */
 	SNMP_MIB_ITEM("InDummies", MINESP_IN_DUMMIES),

@@ -175,7 +175,7 @@ class Host:
         current = said.split("lifetime current:")[1]
         return int(current.split("(bytes),")[1].split("(packets)")[0])
 
-    def sas(self, mode, inner, outer, words="", key=KEYS[128], window=128):
+    def sas(self, mode, inner, outer, words="", key=KEYS[128], window=1024):
         """Its SAs and policies with its peer, the only ones from now on.
         words are added to each SA."""
         kind = "inner" if mode == "tunnel" else "outer"
