@@ -15,6 +15,13 @@
 #define crypto_get_completion_data(data) (data)
 #endif
 
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 11, 0)
+/* 6.11 makes the table that a sysctl's handler is given constant. */
+#define CTL_TABLE const struct ctl_table
+#else
+#define CTL_TABLE struct ctl_table
+#endif
+
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
 /* Before 6.6 a table's end was marked, and its size not passed. */
 static inline struct ctl_table_header *

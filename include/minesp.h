@@ -19,6 +19,8 @@
 /* The counters of /proc/net/minesp_stat; stats.c says what each one means. */
 enum minesp_stat {
 	MINESP_IN_PACKETS,
+	MINESP_IN_DIRECT,
+	MINESP_IN_LOOKUP,
 	MINESP_IN_DUMMIES,
 	MINESP_IN_TRUNCATED,
 	MINESP_IN_ICV,
@@ -42,6 +44,10 @@ struct minesp_mib {
  * @stats: the counters of /proc/net/minesp_stat
  * @sysctl: the directory net.minesp
  * @enabled: net.minesp.enabled
+ * @sad_slots: net.minesp.sad_slots
+ * @sad: the table from SPI to SA; NULL without minimal SAs
+ * @sas: the minimal SAs
+ * @sad_lock: for changing @sad and @sad_slots, and for @sas
  *
  * An SA may outlive the exit handler of its namespace: a packet whose crypto
  * is still under way holds it. So each SA holds this struct, and the last user
@@ -52,6 +58,10 @@ struct minesp_net {
 	struct minesp_mib __percpu *stats;
 	struct ctl_table_header *sysctl;
 	int enabled;
+	unsigned int sad_slots;
+	struct minesp_sad __rcu *sad;
+	struct list_head sas;
+	struct mutex sad_lock;	/* for changing sad, sad_slots, sas */
 };
 
 #define minesp_stat_inc(mn, field) SNMP_INC_STATS((mn)->stats, field)
@@ -64,12 +74,20 @@ void minesp_net_put(struct minesp_net *mn);
  * @mn: the SA's network namespace
  * @salt: what the SN is XORed with to make the IV, so that a key that is added
  *	  again, its SN back at 1, does not repeat a nonce
+ * @x: the SA itself; NULL once it dies
+ * @lock: for following @x from the table, see sad.c
+ * @list: in @mn->sas
+ * @rcu: for freeing: the table's readers may still look
  *
- * Set up before the SA is visible, constant from then on.
+ * @mn and @salt are set up before the SA is visible, and constant from then on.
  */
 struct minesp_sa {
 	struct minesp_net *mn;
 	u64 salt;
+	struct xfrm_state *x;
+	spinlock_t lock;	/* for following x from the table */
+	struct list_head list;
+	struct rcu_head rcu;
 };
 
 /*
@@ -85,6 +103,17 @@ static inline struct minesp_sa *minesp_sa(const struct xfrm_state *x)
 /* type.c */
 int minesp_types_register(void);
 void minesp_types_unregister(void);
+
+/* sad.c */
+#define MINESP_SAD_SLOTS	1024
+#define MINESP_SAD_SLOTS_MIN	2
+#define MINESP_SAD_SLOTS_MAX	1048576
+extern const struct seq_operations minesp_sad_seq_ops;
+void minesp_sad_add(struct minesp_sa *sa);
+void minesp_sad_del(struct minesp_sa *sa);
+int minesp_sad_resize(struct minesp_net *mn, u32 slots);
+void minesp_sad_learn(struct minesp_sa *sa, __be32 spi);
+struct xfrm_state *minesp_sad_find(struct minesp_net *mn, __be32 spi);
 
 /* suite.c */
 struct crypto_aead *minesp_suite_init(struct xfrm_state *x,

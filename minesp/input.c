@@ -47,6 +47,8 @@ static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 		return err;
 	}
 
+	minesp_sad_learn(minesp_sa(x), x->id.spi);
+
 	/* Cannot fail: minesp_input() has seen that a trailer fits. */
 	skb_copy_bits(skb, skb->len - taillen, trailer, sizeof(trailer));
 	taillen += trailer[0];
@@ -99,8 +101,16 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 {
 	struct crypto_aead *aead = x->data;
 	unsigned int hlen = sizeof(struct ip_esp_hdr) + crypto_aead_ivsize(aead);
+	const struct xfrm_offload *xo = xfrm_offload(skb);
 	struct sk_buff *trailer;
 	int err;
+
+	/*
+	 * What minesp_rcv_direct() told xfrm_input() has had its effect. GRO's
+	 * word, if it is GRO's, still has to.
+	 */
+	if (xo && !xo->flags)
+		skb_sec_path(skb)->olen = 0;
 
 	if (skb->len < hlen + 2 + crypto_aead_authsize(aead) ||
 	    !pskb_may_pull(skb, hlen)) {
@@ -124,12 +134,101 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 }
 
 /*
- * The protocol handlers below stand at the end of the chain, behind esp4's and
- * esp6's: they only see packets on a host that has neither.
+ * Two protocol handlers in each family. The first leads from the SPI straight
+ * to the SA. It stands above those of XFRM interfaces, which only look at a
+ * packet when it has been decrypted, and below VTI's, which take a packet
+ * before. What it does not find is left to the chain. The last one stands in for
+ * esp4 and esp6, and only sees packets on a host that has neither.
  */
-#define MINESP_PROTOCOL_PRIORITY	(-1)
+#define MINESP_DIRECT_PRIORITY	50
+#define MINESP_LAST_PRIORITY	(-1)
 
-static int minesp_rcv_cb(struct sk_buff *skb, int err)
+/*
+ * Hand a packet to xfrm_input() together with its SA, as a device does that has
+ * decrypted it; flags that say nothing was done yet make it skip its look-up and
+ * nothing else. -EINVAL passes the packet on.
+ */
+static int minesp_rcv_direct(struct sk_buff *skb, u8 family, u8 daddroff)
+{
+	struct minesp_net *mn = minesp_net(dev_net(skb->dev));
+	const xfrm_address_t *daddr;
+	struct xfrm_state *x;
+	struct sec_path *sp;
+	__be32 spi, seq;
+
+	/* There is room in a secpath for one SA that comes this way. */
+	if (xfrm_parse_spi(skb, IPPROTO_ESP, &spi, &seq) || secpath_exists(skb))
+		return -EINVAL;
+	x = minesp_sad_find(mn, spi);
+	if (!x)
+		goto miss;
+	/* What the kernel's look-up asks for, too. */
+	daddr = (void *)(skb_network_header(skb) + daddroff);
+	if (READ_ONCE(x->km.state) != XFRM_STATE_VALID ||
+	    x->props.family != family ||
+	    !xfrm_addr_equal(&x->id.daddr, daddr, family) ||
+	    (skb->mark & x->mark.m) != x->mark.v)
+		goto put;
+	/* Crypto may outlive the RCU section that holds the dst for us. */
+	if (!skb_dst_force(skb))
+		goto put;
+	sp = secpath_set(skb);
+	if (!sp)
+		goto put;
+
+	sp->xvec[0] = x;
+	sp->len = 1;
+	sp->olen = 1;	/* with ovec[0] all 0, as secpath_set() made it */
+	skb->mark = xfrm_smark_get(skb->mark, x);
+	XFRM_SPI_SKB_CB(skb)->family = family;
+	XFRM_SPI_SKB_CB(skb)->daddroff = daddroff;
+	XFRM_SPI_SKB_CB(skb)->seq = seq;
+	minesp_stat_inc(mn, MINESP_IN_DIRECT);
+	return xfrm_input(skb, IPPROTO_ESP, spi, 0);
+
+put:
+	xfrm_state_put(x);
+miss:
+	minesp_stat_inc(mn, MINESP_IN_LOOKUP);
+	return -EINVAL;
+}
+
+static int minesp4_rcv_direct(struct sk_buff *skb)
+{
+	return minesp_rcv_direct(skb, AF_INET, offsetof(struct iphdr, daddr));
+}
+
+static int minesp6_rcv_direct(struct sk_buff *skb)
+{
+	XFRM_TUNNEL_SKB_CB(skb)->tunnel.ip6 = NULL;
+	return minesp_rcv_direct(skb, AF_INET6,
+				 offsetof(struct ipv6hdr, daddr));
+}
+
+/* The rest of a handler that takes part in receiving only. */
+static int minesp_pass_input(struct sk_buff *skb, int nexthdr, __be32 spi,
+			     int encap_type)
+{
+	return -EINVAL;
+}
+
+static int minesp_pass_cb(struct sk_buff *skb, int err)
+{
+	return 1;
+}
+
+static int minesp4_pass_err(struct sk_buff *skb, u32 info)
+{
+	return -ENOENT;
+}
+
+static int minesp6_pass_err(struct sk_buff *skb, struct inet6_skb_parm *opt,
+			    u8 type, u8 code, int offset, __be32 info)
+{
+	return -ENOENT;
+}
+
+static int minesp_last_cb(struct sk_buff *skb, int err)
 {
 	return 0;
 }
@@ -186,46 +285,68 @@ static int minesp6_err(struct sk_buff *skb, struct inet6_skb_parm *opt,
 	return 0;
 }
 
-static struct xfrm4_protocol minesp4_protocol = {
+static struct xfrm4_protocol minesp4_protocols[] = { {
+	.handler = minesp4_rcv_direct,
+	.input_handler = minesp_pass_input,
+	.cb_handler = minesp_pass_cb,
+	.err_handler = minesp4_pass_err,
+	.priority = MINESP_DIRECT_PRIORITY,
+}, {
 	.handler = xfrm4_rcv,
 	.input_handler = xfrm_input,
-	.cb_handler = minesp_rcv_cb,
+	.cb_handler = minesp_last_cb,
 	.err_handler = minesp4_err,
-	.priority = MINESP_PROTOCOL_PRIORITY,
-};
+	.priority = MINESP_LAST_PRIORITY,
+} };
 
-static struct xfrm6_protocol minesp6_protocol = {
+static struct xfrm6_protocol minesp6_protocols[] = { {
+	.handler = minesp6_rcv_direct,
+	.input_handler = minesp_pass_input,
+	.cb_handler = minesp_pass_cb,
+	.err_handler = minesp6_pass_err,
+	.priority = MINESP_DIRECT_PRIORITY,
+}, {
 	.handler = xfrm6_rcv,
 	.input_handler = xfrm_input,
-	.cb_handler = minesp_rcv_cb,
+	.cb_handler = minesp_last_cb,
 	.err_handler = minesp6_err,
-	.priority = MINESP_PROTOCOL_PRIORITY,
-};
+	.priority = MINESP_LAST_PRIORITY,
+} };
 
 /**
- * minesp_protocols_register - receive ESP where nobody else does
+ * minesp_protocols_register - take part in receiving ESP
  *
  * Return: 0, or a negative error, and nothing is registered then.
  */
 int minesp_protocols_register(void)
 {
-	int err;
+	int i, err = 0;
 
-	err = xfrm4_protocol_register(&minesp4_protocol, IPPROTO_ESP);
-	if (err || !IS_ENABLED(CONFIG_IPV6))
-		return err;
-	err = xfrm6_protocol_register(&minesp6_protocol, IPPROTO_ESP);
+	for (i = 0; i < ARRAY_SIZE(minesp4_protocols) && !err; i++) {
+		err = xfrm4_protocol_register(&minesp4_protocols[i],
+					      IPPROTO_ESP);
+		if (!err && IS_ENABLED(CONFIG_IPV6))
+			err = xfrm6_protocol_register(&minesp6_protocols[i],
+						      IPPROTO_ESP);
+	}
 	if (err)
-		xfrm4_protocol_deregister(&minesp4_protocol, IPPROTO_ESP);
+		minesp_protocols_unregister();
 	return err;
 }
 
 /**
  * minesp_protocols_unregister - undo minesp_protocols_register()
+ *
+ * What was not registered is none of its business, and no error.
  */
 void minesp_protocols_unregister(void)
 {
-	if (IS_ENABLED(CONFIG_IPV6))
-		xfrm6_protocol_deregister(&minesp6_protocol, IPPROTO_ESP);
-	xfrm4_protocol_deregister(&minesp4_protocol, IPPROTO_ESP);
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(minesp4_protocols); i++) {
+		if (IS_ENABLED(CONFIG_IPV6))
+			xfrm6_protocol_deregister(&minesp6_protocols[i],
+						  IPPROTO_ESP);
+		xfrm4_protocol_deregister(&minesp4_protocols[i], IPPROTO_ESP);
+	}
 }

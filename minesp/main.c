@@ -50,6 +50,9 @@ static int __net_init minesp_net_init(struct net *net)
 		return err;
 	refcount_set(&mn->users, 1);
 	mn->enabled = enabled;
+	mn->sad_slots = MINESP_SAD_SLOTS;
+	INIT_LIST_HEAD(&mn->sas);
+	mutex_init(&mn->sad_lock);
 	mn->stats = alloc_percpu_gfp(struct minesp_mib, GFP_KERNEL_ACCOUNT);
 	if (!mn->stats)
 		goto put;

@@ -3,6 +3,7 @@
  * Counters: /proc/net/minesp_stat, per network namespace, 0 at first. They
  * count what minesp itself does; the rest is in /proc/net/xfrm_stat, where each
  * packet that is dropped here is counted as well, under a more general name.
+ * And /proc/net/minesp, the list of SAs, which sad.c makes.
  */
 #include <linux/proc_fs.h>
 #include <linux/seq_file.h>
@@ -13,6 +14,10 @@
 static const struct snmp_mib minesp_mib_list[] = {
 	/* The ICV was right; xfrm goes on with them. Without dummies. */
 	SNMP_MIB_ITEM("InPackets", MINESP_IN_PACKETS),
+	/* Packets whose SA was in the slot of their SPI. */
+	SNMP_MIB_ITEM("InDirect", MINESP_IN_DIRECT),
+	/* Packets, of stock SAs too, that were left to the kernel's look-up. */
+	SNMP_MIB_ITEM("InLookup", MINESP_IN_LOOKUP),
 	/* Discarded dummy packets, their ICV right (RFC 4303 2.6). No error. */
 	SNMP_MIB_ITEM("InDummies", MINESP_IN_DUMMIES),
 	/* Dropped: too short for ESP header, IV, trailer and ICV. */
@@ -50,7 +55,7 @@ static int minesp_stats_show(struct seq_file *seq, void *v)
 }
 
 /**
- * minesp_stats_init - make /proc/net/minesp_stat in a new namespace
+ * minesp_stats_init - make minesp's files under /proc/net in a new namespace
  * @net: the namespace
  *
  * Return: 0 or -ENOMEM.
@@ -60,6 +65,12 @@ int minesp_stats_init(struct net *net)
 	if (!proc_create_net_single("minesp_stat", 0444, net->proc_net,
 				    minesp_stats_show, NULL))
 		return -ENOMEM;
+	if (!proc_create_net("minesp", 0400, net->proc_net,
+			     &minesp_sad_seq_ops,
+			     sizeof(struct seq_net_private))) {
+		remove_proc_entry("minesp_stat", net->proc_net);
+		return -ENOMEM;
+	}
 	return 0;
 }
 
@@ -69,5 +80,6 @@ int minesp_stats_init(struct net *net)
  */
 void minesp_stats_exit(struct net *net)
 {
+	remove_proc_entry("minesp", net->proc_net);
 	remove_proc_entry("minesp_stat", net->proc_net);
 }

@@ -1,12 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Settings: net.minesp, per network namespace. An SA takes them over when it
- * is added; changing them changes no SA that is there.
+ * Settings: net.minesp, per network namespace. What concerns an SA it takes over
+ * when it is added; changing it changes no SA that is there.
  */
+#include <linux/log2.h>
 #include <linux/sysctl.h>
 #include <net/net_namespace.h>
 
 #include "minesp.h"
+
+static int minesp_do_sad_slots(CTL_TABLE *table, int write, void *buffer,
+			       size_t *lenp, loff_t *ppos)
+{
+	struct minesp_net *mn = container_of(table->data, struct minesp_net,
+					     sad_slots);
+	unsigned int slots = READ_ONCE(mn->sad_slots);
+	struct ctl_table tmp = { .data = &slots, .maxlen = sizeof(slots) };
+	int err;
+
+	err = proc_douintvec(&tmp, write, buffer, lenp, ppos);
+	if (err || !write)
+		return err;
+	if (!is_power_of_2(slots) || slots < MINESP_SAD_SLOTS_MIN ||
+	    slots > MINESP_SAD_SLOTS_MAX)
+		return -EINVAL;
+	return minesp_sad_resize(mn, slots);
+}
 
 /* .data is the offset in struct minesp_net, until it is added to a real one. */
 static const struct ctl_table minesp_sysctls[] = {
@@ -23,6 +42,19 @@ static const struct ctl_table minesp_sysctls[] = {
 		.proc_handler = proc_dointvec_minmax,
 		.extra1 = SYSCTL_ZERO,
 		.extra2 = SYSCTL_ONE,
+	},
+	{
+		/*
+		 * Slots of the table that finds inbound SAs straight from the
+		 * SPI (RFC 9333 3): a power of two from 2 to 1048576, default
+		 * 1024, 8 bytes each. Twice the number of inbound SAs is ample.
+		 * Changes at once, and no packet is lost by it.
+		 */
+		.procname = "sad_slots",
+		.data = (void *)offsetof(struct minesp_net, sad_slots),
+		.maxlen = sizeof(unsigned int),
+		.mode = 0644,
+		.proc_handler = minesp_do_sad_slots,
 	},
 	{}
 };

@@ -140,6 +140,9 @@ static int minesp_init_minimal(struct xfrm_state *x,
 	refcount_inc(&mn->users);
 	sa->mn = mn;
 	sa->salt = get_random_u64();
+	sa->x = x;
+	spin_lock_init(&sa->lock);
+	minesp_sad_add(sa);
 	x->xso.offload_handle = (unsigned long)sa;
 
 	x->props.header_len = sizeof(struct ip_esp_hdr) +
@@ -178,8 +181,9 @@ static void minesp_destroy(struct xfrm_state *x)
 	crypto_free_aead(x->data);
 	if (!sa)
 		return;
+	minesp_sad_del(sa);
 	minesp_net_put(sa->mn);
-	kfree(sa);
+	kfree_rcu(sa, rcu);
 }
 
 static const struct xfrm_type minesp_type = {

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The SAD as RFC 9333 section 3 has it: from the SPI straight to the SA.
+ *
+ * Per namespace a table that bits of the SPI index. A slot holds an inbound SA
+ * that has proved itself, by a packet whose ICV was right; so outbound SAs stay
+ * out, and nobody on the network can fill the table. Whatever is not in its
+ * slot is found the kernel's way.
+ *
+ * Lifetime. A reader that has found a struct minesp_sa in a slot may look at it
+ * until its RCU section ends: minesp_destroy() frees it a grace period after
+ * minesp_sad_del() took it out of the table. The xfrm_state behind it is freed
+ * right after the destructor, without a grace period. So @sa->x is only
+ * followed under @sa->lock, under which minesp_sad_del() clears it first; and a
+ * reference is only taken while there are others, since an SA without any is
+ * about to be destroyed.
+ *
+ * A table that is replaced, or given up with the last SA, is freed a grace
+ * period later. An SA that is learnt into it meanwhile is lost from it, and
+ * learnt again. An SA that dies meanwhile stays in it: whoever still reads that
+ * table began before the SA's grace period did.
+ */
+#include <linux/mm.h>
+#include <linux/proc_fs.h>
+#include <linux/seq_file.h>
+
+#include "minesp.h"
+
+struct minesp_sad {
+	struct rcu_head rcu;
+	u32 mask;
+	struct minesp_sa __rcu *slots[];
+};
+
+/*
+ * An SPI may carry the SA in its upper three bytes and a rekey index in its
+ * lowest one (RFC 9333 3.1). The slot takes one bit of the index, so that an SA
+ * and its successor both have one.
+ */
+static struct minesp_sa __rcu **minesp_slot(struct minesp_sad *sad, __be32 spi)
+{
+	u32 bits = ntohl(spi);
+
+	return &sad->slots[((bits >> 8) << 1 | (bits & 1)) & sad->mask];
+}
+
+static struct minesp_sad *minesp_sad_alloc(u32 slots)
+{
+	struct minesp_sad *sad;
+
+	sad = kvzalloc(struct_size(sad, slots, slots), GFP_KERNEL_ACCOUNT);
+	if (sad)
+		sad->mask = slots - 1;
+	return sad;
+}
+
+/* Called with mn->sad_lock held. Readers finish with the old table. */
+static void minesp_sad_set(struct minesp_net *mn, struct minesp_sad *sad)
+{
+	struct minesp_sad *old;
+
+	old = rcu_replace_pointer(mn->sad, sad, lockdep_is_held(&mn->sad_lock));
+	if (old)
+		kvfree_rcu(old, rcu);
+}
+
+/**
+ * minesp_sad_resize - change the number of slots, live
+ * @mn: the namespace
+ * @slots: a power of two
+ *
+ * SAs find their way into the new table with their next packet. Without
+ * minimal SAs there is no table, and this only takes note.
+ *
+ * Return: 0, or -ENOMEM, and nothing has changed then.
+ */
+int minesp_sad_resize(struct minesp_net *mn, u32 slots)
+{
+	struct minesp_sad *sad;
+	int err = 0;
+
+	mutex_lock(&mn->sad_lock);
+	if (!list_empty(&mn->sas)) {
+		sad = minesp_sad_alloc(slots);
+		if (sad)
+			minesp_sad_set(mn, sad);
+		else
+			err = -ENOMEM;
+	}
+	if (!err)
+		mn->sad_slots = slots;
+	mutex_unlock(&mn->sad_lock);
+	return err;
+}
+
+/**
+ * minesp_sad_add - a minimal SA is born
+ * @sa: the SA; not visible to anybody yet
+ *
+ * The first one in a namespace makes the table. Without the memory for it SAs
+ * are found the kernel's way, and the next one tries again.
+ */
+void minesp_sad_add(struct minesp_sa *sa)
+{
+	struct minesp_net *mn = sa->mn;
+
+	mutex_lock(&mn->sad_lock);
+	list_add_tail(&sa->list, &mn->sas);
+	if (!rcu_access_pointer(mn->sad))
+		minesp_sad_set(mn, minesp_sad_alloc(mn->sad_slots));
+	mutex_unlock(&mn->sad_lock);
+}
+
+/**
+ * minesp_sad_del - a minimal SA dies
+ * @sa: the SA, without any reference; afterwards no reader finds its state, and
+ *	after a grace period none finds @sa
+ */
+void minesp_sad_del(struct minesp_sa *sa)
+{
+	struct minesp_net *mn = sa->mn;
+	struct minesp_sa __rcu **slot;
+	struct minesp_sad *sad;
+	__be32 spi;
+
+	mutex_lock(&mn->sad_lock);
+	spin_lock_bh(&sa->lock);
+	spi = sa->x->id.spi;
+	sa->x = NULL;
+	spin_unlock_bh(&sa->lock);
+
+	list_del(&sa->list);
+	sad = rcu_dereference_protected(mn->sad, lockdep_is_held(&mn->sad_lock));
+	if (sad) {
+		slot = minesp_slot(sad, spi);
+		unrcu_pointer(cmpxchg(slot, RCU_INITIALIZER(sa), NULL));
+	}
+	if (list_empty(&mn->sas))
+		minesp_sad_set(mn, NULL);
+	mutex_unlock(&mn->sad_lock);
+}
+
+/* Is the SA on its way out, though it has not been destroyed yet? */
+static bool minesp_sad_gone(struct minesp_sa *sa)
+{
+	bool gone;
+
+	spin_lock(&sa->lock);
+	gone = !sa->x || READ_ONCE(sa->x->km.state) != XFRM_STATE_VALID;
+	spin_unlock(&sa->lock);
+	return gone;
+}
+
+/**
+ * minesp_sad_learn - an SA has proved itself by a packet
+ * @sa: the SA, referenced by the packet
+ * @spi: its SPI
+ *
+ * Called with bottom halves off. A slot that a living SA has is left to it.
+ */
+void minesp_sad_learn(struct minesp_sa *sa, __be32 spi)
+{
+	struct minesp_sa __rcu **slot;
+	struct minesp_sad *sad;
+	struct minesp_sa *old;
+
+	rcu_read_lock();
+	sad = rcu_dereference(sa->mn->sad);
+	if (sad) {
+		slot = minesp_slot(sad, spi);
+		old = rcu_dereference(*slot);
+		if (unlikely(old != sa) && (!old || minesp_sad_gone(old)))
+			unrcu_pointer(cmpxchg(slot, RCU_INITIALIZER(old),
+					      RCU_INITIALIZER(sa)));
+	}
+	rcu_read_unlock();
+}
+
+/**
+ * minesp_sad_find - the SA in the slot of an SPI
+ * @mn: the namespace
+ * @spi: the SPI
+ *
+ * Called with bottom halves off.
+ *
+ * Return: the SA, referenced, and not necessarily that of the packet: an SPI
+ * may be in use with several addresses; or NULL: ask the kernel.
+ */
+struct xfrm_state *minesp_sad_find(struct minesp_net *mn, __be32 spi)
+{
+	struct xfrm_state *x = NULL;
+	struct minesp_sad *sad;
+	struct minesp_sa *sa;
+
+	rcu_read_lock();
+	sad = rcu_dereference(mn->sad);
+	sa = sad ? rcu_dereference(*minesp_slot(sad, spi)) : NULL;
+	if (sa) {
+		spin_lock(&sa->lock);
+		if (sa->x && sa->x->id.spi == spi &&
+		    refcount_inc_not_zero(&sa->x->refcnt))
+			x = sa->x;
+		spin_unlock(&sa->lock);
+	}
+	rcu_read_unlock();
+	return x;
+}
+
+/*
+ * /proc/net/minesp: the minimal SAs of a namespace, for a person to read; the
+ * whole truth is in ip -s xfrm state. One line each, after a heading:
+ *
+ * SPI		hexadecimal
+ * slot		where the table has a place for the SPI; - without a table
+ * direct	whether the SA is in it; outbound SAs never are
+ * suite	as ip xfrm names it
+ * SN		how the SN is made when sending
+ * last-sent	the SN of the last packet sent, 0 for none
+ * last-rcvd	the highest SN received, 0 for none
+ * destination	the address of the SA
+ */
+static void *minesp_sad_seq_start(struct seq_file *seq, loff_t *pos)
+{
+	struct minesp_net *mn = minesp_net(seq_file_net(seq));
+
+	mutex_lock(&mn->sad_lock);
+	return seq_list_start_head(&mn->sas, *pos);
+}
+
+static void *minesp_sad_seq_next(struct seq_file *seq, void *v, loff_t *pos)
+{
+	return seq_list_next(v, &minesp_net(seq_file_net(seq))->sas, pos);
+}
+
+static void minesp_sad_seq_stop(struct seq_file *seq, void *v)
+{
+	mutex_unlock(&minesp_net(seq_file_net(seq))->sad_lock);
+}
+
+static int minesp_sad_seq_show(struct seq_file *seq, void *v)
+{
+	struct minesp_net *mn = minesp_net(seq_file_net(seq));
+	const struct minesp_sa *sa = list_entry(v, struct minesp_sa, list);
+	struct minesp_sad *sad;
+	struct xfrm_state *x;
+	u64 sent, rcvd;
+	long slot = -1;
+	bool direct = false;
+
+	if (v == &mn->sas) {
+		seq_puts(seq, "SPI        slot    direct suite             SN      last-sent  last-rcvd  destination\n");
+		return 0;
+	}
+
+	/*
+	 * On the list, so its memory is there: minesp_sad_del() needs our lock.
+	 * But the core frees parts of it before that, once nobody holds it.
+	 */
+	x = sa->x;
+	if (!refcount_inc_not_zero(&x->refcnt))
+		return 0;
+	sad = rcu_dereference_protected(mn->sad, lockdep_is_held(&mn->sad_lock));
+	if (sad) {
+		struct minesp_sa __rcu **p = minesp_slot(sad, x->id.spi);
+
+		slot = p - sad->slots;
+		direct = rcu_access_pointer(*p) == sa;
+	}
+	if (x->replay_esn) {
+		sent = (u64)x->replay_esn->oseq_hi << 32 | x->replay_esn->oseq;
+		rcvd = (u64)x->replay_esn->seq_hi << 32 | x->replay_esn->seq;
+	} else {
+		sent = x->replay.oseq;
+		rcvd = x->replay.seq;
+	}
+	seq_printf(seq, "0x%08x %-7ld %-6s %-17s %-7s %-10llu %-10llu ",
+		   ntohl(x->id.spi), slot, direct ? "yes" : "no",
+		   x->aead->alg_name, "counter", sent, rcvd);
+	if (x->props.family == AF_INET6)
+		seq_printf(seq, "%pI6c\n", &x->id.daddr.in6);
+	else
+		seq_printf(seq, "%pI4\n", &x->id.daddr.a4);
+	xfrm_state_put(x);
+	return 0;
+}
+
+const struct seq_operations minesp_sad_seq_ops = {
+	.start = minesp_sad_seq_start,
+	.next = minesp_sad_seq_next,
+	.stop = minesp_sad_seq_stop,
+	.show = minesp_sad_seq_show,
+};
