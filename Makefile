@@ -5,7 +5,8 @@
 #   make            build minesp/minesp.ko for the running kernel
 #   make KERNELRELEASE=6.1.0-9-amd64, make KDIR=/path/to/kernel
 #                   the same for another kernel
-#   make install    put the module where modprobe finds it
+#   make tools      build tools/minesp-spi, which chooses SPIs
+#   make install    put the module where modprobe finds it, and minesp-spi
 #   make clean      remove what was built, but not what was downloaded
 #   make demo       show minesp at work, in a virtual machine
 #   make check      build for every supported kernel, and run all tests
@@ -17,14 +18,21 @@ KDIR ?= /lib/modules/$(KERNELRELEASE)/build
 all:
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
 
-install: all
+tools: tools/minesp-spi
+
+tools/minesp-spi: tools/minesp-spi.c
+	$(CC) -O2 -Wall -Wextra $(CFLAGS) $(LDFLAGS) -o $@ $<
+
+install: all tools
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules_install
 	depmod $(KERNELRELEASE)
+	install -D -t $(DESTDIR)/usr/local/bin tools/minesp-spi
 
 clean:
 	$(MAKE) -C $(KDIR) M=$(CURDIR) clean
+	rm -f tools/minesp-spi
 
 demo check style:
 	tools/$@.sh
 
-.PHONY: all install clean demo check style
+.PHONY: all tools install clean demo check style

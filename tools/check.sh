@@ -37,6 +37,8 @@ for release in $(releases); do
 	[ -z "$said" ] && [ -e "build/$release/minesp/minesp.ko" ]
 	verdict $? "build for $release without a warning" | tee -a build/ktap-build
 done
+make -s tools
+verdict $? "build of minesp-spi" | tee -a build/ktap-build
 step "looking at the style"
 tools/style.sh
 verdict $? "style" | tee -a build/ktap-build

@@ -8,7 +8,7 @@
 . "$(dirname "$0")/common.sh"
 
 # linux-source holds kselftest's harness and checkpatch.
-packages="gcc make kmod perl rsync sparse xz-utils
+packages="gcc libc6-dev make kmod perl rsync sparse xz-utils
 	linux-source-6.12 $HEADERS
 	busybox-static qemu-system-x86 python3-venv
 	iproute2 iputils-ping ethtool tcpdump python3-scapy python3-cryptography"

@@ -4,7 +4,7 @@
 # vm.sh RELEASE COMMAND: runs a shell command, as root, in a virtual machine
 # that boots one of the kernels in build/kernels and shares this host's files;
 # what it changes there is gone afterwards. Ends as the command ends. MINESP_KO
-# names the module for that kernel. The console goes to build/console-RELEASE.
+# names the module for that kernel, and tools/ is in PATH. The console goes to build/console-RELEASE.
 # Without a COMMAND: a shell.
 
 . "$(dirname "$0")/common.sh"
@@ -23,11 +23,10 @@ fi
 # /usr a second time, cached: starting a program costs half as much then.
 usr="mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose usr /usr"
 
-# Its temporary files hold sockets, and cannot lie on a network file system.
 export PATH="$PWD/build/venv/bin:$PATH"
 vng $accel --force-9p --user root --cpus 2 --memory 2G --verbose \
 	--run "build/kernels/$release/boot/vmlinuz-$release" \
 	--append "panic=-1 oops=panic" \
 	--qemu-opts="-virtfs local,path=/usr,mount_tag=usr,security_model=none,readonly=on,multidevs=remap" \
-	-- "$usr; export MINESP_KO=$PWD/build/$release/minesp/minesp.ko; ${*:-bash -i}" \
+	-- "$usr; export PATH=$PWD/tools:\$PATH MINESP_KO=$PWD/build/$release/minesp/minesp.ko; ${*:-bash -i}" \
 	2> "build/console-$release"
