@@ -4,18 +4,45 @@ import socket
 import struct
 
 NETLINK_XFRM = 6
-XFRM_MSG_MIGRATE = 0x21
-XFRMA_ENCAP, XFRMA_MIGRATE = 4, 17
+XFRM_MSG_NEWSA, XFRM_MSG_DELSA, XFRM_MSG_UPDSA = 0x10, 0x11, 0x1a
+XFRM_MSG_FLUSHSA, XFRM_MSG_MIGRATE = 0x1c, 0x21
+XFRMA_ENCAP, XFRMA_MIGRATE, XFRMA_ALG_AEAD = 4, 17, 18
 XFRM_POLICY_OUT, XFRM_MODE_TUNNEL = 1, 1
 UDP_ENCAP_ESPINUDP = 2
 
 
-def _ask(host, message, body):
-    """Returns the error number, 0 for none."""
-    with host.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_XFRM) as sock:
-        sock.send(struct.pack("=IHHII", 16 + len(body), message, 0x5, 1, 0) +
-                  body)
-        return -struct.unpack_from("=i", sock.recv(1 << 16), 16)[0]
+class Xfrm:
+    """A netlink socket of a host's. What asks returns the error number, 0 for
+    none."""
+
+    def __init__(self, host):
+        self.sock = host.socket(socket.AF_NETLINK, socket.SOCK_RAW,
+                                NETLINK_XFRM)
+
+    def ask(self, message, body):
+        self.sock.send(struct.pack("=IHHII", 16 + len(body), message, 0x405, 1,
+                                   0) + body)
+        return -struct.unpack_from("=i", self.sock.recv(1 << 16), 16)[0]
+
+    def add(self, src, dst, spi, key, message=XFRM_MSG_NEWSA):
+        """An SA with AES-GCM, transport mode, no replay window. key: bytes."""
+        sa = (bytes(56) + _address(dst) +
+              struct.pack(">IB3x", spi, socket.IPPROTO_ESP) + _address(src) +
+              struct.pack("=4Q", *[2 ** 64 - 1] * 4) + bytes(32 + 32 + 16) +
+              struct.pack("=IHBBB7x", 1, socket.AF_INET, 0, 0, 0))
+        aead = struct.pack("=64sII", b"rfc4106(gcm(aes))", len(key) * 8, 128)
+        return self.ask(message, sa + _attribute(XFRMA_ALG_AEAD, aead + key))
+
+    def update(self, src, dst, spi, key):
+        return self.add(src, dst, spi, key, XFRM_MSG_UPDSA)
+
+    def delete(self, dst, spi):
+        return self.ask(XFRM_MSG_DELSA, _address(dst) + struct.pack(
+            ">I", spi) + struct.pack("=HBx", socket.AF_INET,
+                                     socket.IPPROTO_ESP))
+
+    def flush(self):
+        return self.ask(XFRM_MSG_FLUSHSA, bytes([socket.IPPROTO_ESP]))
 
 
 def _address(text):
@@ -41,4 +68,4 @@ def migrate(host, selector, old, new, encap=False):
         body += _attribute(XFRMA_ENCAP, struct.pack(
             "=HHHH16x", UDP_ENCAP_ESPINUDP, socket.htons(4500),
             socket.htons(4500), 0))
-    return _ask(host, XFRM_MSG_MIGRATE, body)
+    return Xfrm(host).ask(XFRM_MSG_MIGRATE, body)

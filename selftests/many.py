@@ -1,0 +1,100 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""Many inbound SAs in one namespace: adding them, a packet to each, deleting
+them; what one costs in memory beside one of esp4, and that a packet costs the
+same with many as with few. MINESP_SAS says how many, 100000 or what is set."""
+import os
+import random
+import struct
+import time
+
+import lib
+import packets
+
+SAS = int(os.environ.get("MINESP_SAS", 100000))
+FEW, BATCH = 100, 1000
+FIRST = 0x1000
+
+
+def add_all(p, first, last, words=""):
+    ends = f"src {p.b.address(4)} dst {p.a.address(4)} proto esp"
+    rest = (f"reqid 1 mode transport replay-window 32 {lib.AEAD} "
+            f"{lib.KEYS[128]} 128 {words}")
+    p.a.ip("".join(f"xfrm state add {ends} spi {n << 8:#x} {rest}\n"
+                   for n in range(first, last)))
+
+
+def available():
+    with open("/proc/meminfo") as f:
+        fields = {k: int(v.split()[0]) for k, v in
+                  (line.split(":") for line in f)}
+    return fields["MemAvailable"] * 1024
+
+
+def hit(p, sas, seq):
+    """A packet to each SA; returns seconds per packet."""
+    # Scapy makes one, which is then made over: a hundred times faster.
+    nh, payload = p.datagram(b"x")
+    esp = p.esp(payload, nh)
+    head = bytes(packets.Ether(src=p.b.mac, dst=p.a.mac) /
+                 p.frame(esp))[:-len(esp)]
+    padding = bytes(range(1, 1 + -(len(payload) + 2) % 4))
+    plain = payload + padding + bytes([len(padding), nh])
+    cipher = packets.AESGCM(packets.KEY[:-4])
+    frames = []
+    for n in sas:
+        esph, iv = struct.pack(">II", n << 8, seq), os.urandom(packets.IV)
+        frames.append(head + esph + iv + cipher.encrypt(
+            packets.KEY[-4:] + iv, plain, esph))
+    was = p.a.stats()["InPackets"]
+    begin = time.monotonic()
+    for frame in frames:
+        p.wire.send(frame)
+    lib.wait_for("packets", lambda: p.a.stats()["InPackets"] == was + len(frames))
+    seconds = time.monotonic() - begin
+    p.drain()
+    return seconds / len(frames)
+
+
+def empty(p):
+    p.a.ip("xfrm state flush")
+    lib.wait_for("all SAs are gone",
+                 lambda: not p.a.sh("cat /proc/net/minesp").count("0x"), 300)
+
+
+def many():
+    few, many, memory = 0, 0, {}
+    with packets.peer() as p:
+        slots = 2
+        while slots < 2 * SAS:
+            slots *= 2
+        p.a.sysctl("net.minesp.sad_slots", slots)
+        for kind, words in (("minimal", ""), ("stock", lib.XFLAG_STOCK)):
+            empty(p)
+            before = available()
+            add_all(p, FIRST, FIRST + FEW, words)
+            if kind == "minimal":
+                few = min(hit(p, range(FIRST, FIRST + FEW), seq)
+                          for seq in range(1, 21))
+            add_all(p, FIRST + FEW, FIRST + SAS, words)
+            memory[kind] = (before - available()) / SAS
+            if kind == "minimal":
+                for n in range(0, SAS, BATCH):      # one to each
+                    hit(p, range(FIRST + n, FIRST + min(n + BATCH, SAS)), 100)
+                lib.equal(p.a.stats()["InLookup"], SAS, "InLookup")
+                sample = random.sample(range(FIRST, FIRST + SAS), FEW)
+                many = min(hit(p, sample, seq) for seq in range(101, 121))
+                lib.equal(p.a.stats()["InLookup"], SAS, "InLookup, all direct")
+        empty(p)
+        lib.equal(p.a.errors(), {}, "errors")
+    lib.ksft.print_msg(
+        f"{SAS} SAs: {memory['minimal']:.0f} bytes each, "
+        f"{memory['stock']:.0f} with esp4; a packet takes "
+        f"{many / few:.2f} times what it "
+        f"takes with {FEW} SAs")
+    # Emulated time is not exact. A list of this length would take far longer.
+    assert many < 3 * few, f"{many} and {few} seconds a packet"
+
+
+if __name__ == "__main__":
+    lib.run([(f"{SAS} SAs", many)], needs=["ip"])
