@@ -172,14 +172,15 @@ def mark():
         sa(p.a, 0x2000, words="mark 1 mask 0xff")
         p.a.ip(f"xfrm state delete src {p.b.address(4)} dst {p.a.address(4)} "
                f"proto esp spi {lib.SPI['a']:#x}")
-        nh, payload = p.datagram(b"x")
-        before = p.counters()
-        p.send(p.frame(p.esp(payload, nh, spi=0x2000)))
-        p.counts(before, InLookup=1, XfrmInNoStates=1)
         p.a.sh("tc qdisc add dev veth0 ingress")
         p.a.sh("tc filter add dev veth0 parent ffff: matchall action skbedit mark 1")
         lib.equal([way(p, 0x2000) for _ in range(2)], ["lookup", "direct"],
                   "ways")
+        p.a.sh("tc qdisc del dev veth0 ingress")
+        nh, payload = p.datagram(b"x")
+        before = p.counters()
+        p.send(p.frame(p.esp(payload, nh, spi=0x2000)))
+        p.counts(before, InLookup=1, XfrmInNoStates=1)
 
 
 def slots():
