@@ -16,6 +16,8 @@ KERNELRELEASE ?= $(shell uname -r)
 KDIR ?= /lib/modules/$(KERNELRELEASE)/build
 
 all:
+	@test -e $(KDIR)/Makefile || { echo "no kernel headers in $(KDIR):" \
+		"install linux-headers-$(KERNELRELEASE), or set KDIR" >&2; exit 1; }
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
 
 tools: tools/minesp-spi
@@ -24,8 +26,8 @@ tools/minesp-spi: tools/minesp-spi.c
 	$(CC) -O2 -Wall -Wextra $(CFLAGS) $(LDFLAGS) -o $@ $<
 
 install: all tools
-	$(MAKE) -C $(KDIR) M=$(CURDIR) modules_install
-	depmod $(KERNELRELEASE)
+	$(MAKE) -C $(KDIR) M=$(CURDIR) INSTALL_MOD_PATH=$(DESTDIR) modules_install
+	depmod -b $(DESTDIR)/ $$(cat $(KDIR)/include/config/kernel.release)
 	install -D -t $(DESTDIR)/usr/local/bin tools/minesp-spi
 
 clean:

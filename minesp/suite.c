@@ -32,11 +32,11 @@ static const struct minesp_suite *minesp_suite_find(const struct xfrm_state *x,
 		if (x->aead->alg_icv_len == suites[i].icv_bits)
 			return &suites[i];
 		NL_SET_ERR_MSG_MOD(extack,
-				   "this suite takes an ICV of 128 bits");
+				   "this suite takes an ICV of 128 bits; extra-flag 0x02000000 chooses the kernel's own ESP");
 		return NULL;
 	}
 	NL_SET_ERR_MSG_MOD(extack,
-			   "no such suite in minimal ESP; use aead 'rfc4106(gcm(aes))' with an ICV of 128 bits");
+			   "no such suite; use aead 'rfc4106(gcm(aes))' KEY 128, or extra-flag 0x02000000 for the kernel's own ESP");
 	return NULL;
 }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Settings: net.minesp, per network namespace. What concerns an SA it takes over
- * when it is added; changing it changes no SA that is there.
+ * Settings: net.minesp, per network namespace.
  */
 #include <linux/log2.h>
 #include <linux/sysctl.h>
@@ -32,8 +31,8 @@ static const struct ctl_table minesp_sysctls[] = {
 	{
 		/*
 		 * Whether ESP SAs are minimal (1) or stock (0), unless their
-		 * own extra-flag says. Default: the module parameter "enabled",
-		 * 1 unless set.
+		 * own extra-flag says. Changing it changes no SA that is there.
+		 * Default: the module parameter "enabled", 1 unless set.
 		 */
 		.procname = "enabled",
 		.data = (void *)offsetof(struct minesp_net, enabled),

@@ -7,6 +7,9 @@
 
 . "$(dirname "$0")/common.sh"
 
+[ "$(dpkg --print-architecture 2>/dev/null)" = amd64 ] ||
+	die "sets up Debian on amd64 only; elsewhere build with make, see README"
+
 # linux-source holds kselftest's harness and checkpatch.
 packages="gcc libc6-dev make kmod perl rsync sparse xz-utils
 	linux-source-6.12 $HEADERS
@@ -41,7 +44,7 @@ for release in $(releases); do
 	(cd "$dir.new" &&
 		apt-get -q -o APT::Sandbox::User=root download "linux-image-$release" &&
 		dpkg-deb -x ./*.deb . && rm ./*.deb && depmod -b . "$release") ||
-		die "cannot get linux-image-$release: apt-get update, then try again"
+		die "cannot get linux-image-$release: apt-get update && apt-get install $HEADERS, then try again"
 	mv "$dir.new" "$dir"
 done
 

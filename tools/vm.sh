@@ -9,7 +9,7 @@
 
 . "$(dirname "$0")/common.sh"
 
-release=$1; shift
+release=${1:?usage: vm.sh RELEASE [COMMAND]}; shift
 [ -e "build/kernels/$release/boot/vmlinuz-$release" ] ||
 	die "no kernel $release in build/kernels; tools/setup.sh fetches them"
 
@@ -28,5 +28,8 @@ vng $accel --force-9p --user root --cpus 2 --memory 2G --verbose \
 	--run "build/kernels/$release/boot/vmlinuz-$release" \
 	--append "panic=-1 oops=panic" \
 	--qemu-opts="-virtfs local,path=/usr,mount_tag=usr,security_model=none,readonly=on,multidevs=remap" \
-	-- "$usr; export PATH=$PWD/tools:\$PATH MINESP_KO=$PWD/build/$release/minesp/minesp.ko; ${*:-bash -i}" \
+	-- "$usr; export PATH=$PWD/tools:\$PATH MINESP_KO=$PWD/build/$release/minesp/minesp.ko; exec 2>&1; ${*:-bash -i}" \
 	2> "build/console-$release"
+status=$?
+[ $status = 0 ] || echo "vm.sh: ended with $status; see build/console-$release" >&2
+exit $status
