@@ -24,12 +24,22 @@ fi
 usr="mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose usr /usr"
 
 export PATH="$PWD/build/venv/bin:$PATH"
-vng $accel --force-9p --user root --cpus 2 --memory 2G --verbose \
-	--run "build/kernels/$release/boot/vmlinuz-$release" \
-	--append "panic=-1 oops=panic" \
-	--qemu-opts="-virtfs local,path=/usr,mount_tag=usr,security_model=none,readonly=on,multidevs=remap" \
-	-- "$usr; export PATH=$PWD/tools:\$PATH MINESP_KO=$PWD/build/$release/minesp/minesp.ko; exec 2>&1; ${*:-bash -i}" \
-	2> "build/console-$release"
+vm()
+{
+	vng $accel --force-9p --user root --cpus 2 --memory 2G --verbose \
+		--run "build/kernels/$release/boot/vmlinuz-$release" \
+		--append "panic=-1 oops=panic" \
+		--qemu-opts="-virtfs local,path=/usr,mount_tag=usr,security_model=none,readonly=on,multidevs=remap" \
+		-- "$usr; export PATH=$PWD/tools:\$PATH MINESP_KO=$PWD/build/$release/minesp/minesp.ko; exec 2>&1; ${*:-bash -i}" \
+		2> "build/console-$release"
+}
+
+if [ $# = 0 ]; then
+	vm
+else
+	# QEMU would write over the beginning of a file that we append to.
+	vm "$@" | cat
+fi
 status=$?
 [ $status = 0 ] || echo "vm.sh: ended with $status; see build/console-$release" >&2
 exit $status
