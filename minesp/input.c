@@ -26,7 +26,11 @@ static int minesp_discard_dummy(struct xfrm_state *x, struct sk_buff *skb)
 {
 	minesp_stat_inc(minesp_sa(x)->mn, MINESP_IN_DUMMIES);
 	dev_put(skb->dev);
-	consume_skb(skb);	/* with the path that holds x */
+	/*
+	 * With the secpath that holds x; and a little later, since xfrm_input()
+	 * of 6.1 still looks at skb->dev if an outer SA was asynchronous.
+	 */
+	dev_consume_skb_irq(skb);
 	return -EINPROGRESS;
 }
 
@@ -107,10 +111,14 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 
 	/*
 	 * What minesp_rcv_direct() told xfrm_input() has had its effect. GRO's
-	 * word, if it is GRO's, still has to.
+	 * word, if it is GRO's, still has to. The SA's mark is set after the
+	 * look-up, as xfrm_input() does: SAs within this one are looked up by
+	 * the mark that the packet came with.
 	 */
-	if (xo && !xo->flags)
+	if (xo && !xo->flags) {
 		skb_sec_path(skb)->olen = 0;
+		skb->mark = xfrm_smark_get(skb->mark, x);
+	}
 
 	if (skb->len < hlen + 2 + crypto_aead_authsize(aead) ||
 	    !pskb_may_pull(skb, hlen)) {
@@ -179,7 +187,6 @@ static int minesp_rcv_direct(struct sk_buff *skb, u8 family, u8 daddroff)
 	sp->xvec[0] = x;
 	sp->len = 1;
 	sp->olen = 1;	/* with ovec[0] all 0, as secpath_set() made it */
-	skb->mark = xfrm_smark_get(skb->mark, x);
 	XFRM_SPI_SKB_CB(skb)->family = family;
 	XFRM_SPI_SKB_CB(skb)->daddroff = daddroff;
 	XFRM_SPI_SKB_CB(skb)->seq = seq;

@@ -27,7 +27,6 @@
 #include "minesp.h"
 
 struct minesp_sad {
-	struct rcu_head rcu;
 	u32 mask;
 	struct minesp_sa __rcu *slots[];
 };
@@ -54,14 +53,20 @@ static struct minesp_sad *minesp_sad_alloc(u32 slots)
 	return sad;
 }
 
-/* Called with mn->sad_lock held. Readers finish with the old table. */
+/*
+ * Called with mn->sad_lock held. Waits until no reader has the old table any
+ * more, rather than have it freed some time later: whoever changes the size in
+ * a loop would pile up tables.
+ */
 static void minesp_sad_set(struct minesp_net *mn, struct minesp_sad *sad)
 {
 	struct minesp_sad *old;
 
 	old = rcu_replace_pointer(mn->sad, sad, lockdep_is_held(&mn->sad_lock));
-	if (old)
-		kvfree_rcu(old, rcu);
+	if (!old)
+		return;
+	synchronize_rcu();
+	kvfree(old);
 }
 
 /**
@@ -80,7 +85,7 @@ int minesp_sad_resize(struct minesp_net *mn, u32 slots)
 	int err = 0;
 
 	mutex_lock(&mn->sad_lock);
-	if (!list_empty(&mn->sas)) {
+	if (slots != mn->sad_slots && !list_empty(&mn->sas)) {
 		sad = minesp_sad_alloc(slots);
 		if (sad)
 			minesp_sad_set(mn, sad);

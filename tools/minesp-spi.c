@@ -69,11 +69,11 @@ static uint32_t free_spi(void)
 
 	f = fopen("/proc/sys/net/minesp/sad_slots", "r");
 	if (!f || fscanf(f, "%lu", &slots) != 1)
-		die("net.minesp.sad_slots", strerror(errno));
+		die("cannot read net.minesp.sad_slots", "is minesp loaded?");
 	fclose(f);
 	f = fopen("/proc/net/minesp", "r");
 	if (!f)
-		die("/proc/net/minesp", strerror(errno));
+		die("cannot read /proc/net/minesp", strerror(errno));
 	while (fgets(line, sizeof(line), f))
 		if (sscanf(line, "0x%" SCNx32, &spi) == 1)
 			taken[(spi >> 8) % (slots / 2)] = 1;
