@@ -16,7 +16,7 @@ run_on()
 {
 	local tests="${*:2}"
 
-	timeout -k 10 3600 tools/vm.sh "$1" \
+	timeout -k 10 4500 tools/vm.sh "$1" \
 		"make -s -C $selftests/minesp run_tests ${tests:+TEST_PROGS='$tests'} 2>&1" \
 		< /dev/null | tee "build/ktap-$1" | sed -u "s/^/[$1] /"
 }
