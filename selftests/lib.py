@@ -10,6 +10,7 @@ import ctypes
 import os
 import pathlib
 import select
+import shlex
 import shutil
 import socket
 import subprocess
@@ -55,7 +56,11 @@ class Skip(Exception):
 
 def sh(command, check=True, stdin=None):
     """Runs a shell command; returns what it printed."""
-    done = subprocess.run(command, shell=True, text=True, input=stdin,
+    # Starting a program takes long in an emulated machine: no shell for words
+    # that need none.
+    shell = bool(set(command) & set("|&;<>$"))
+    done = subprocess.run(command if shell else shlex.split(command),
+                          shell=shell, text=True, input=stdin, close_fds=False,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if check and done.returncode:
         raise AssertionError(f"{command}: exit {done.returncode}\n{done.stdout}")
@@ -115,8 +120,8 @@ class Host:
         self.name = name
         self.peer = "b" if name == "a" else "a"
         self.ns = f"minesp-{name}-{os.getpid()}"
+        self.mac = f"02:00:00:00:00:0{name}"
         sh(f"ip netns add {self.ns}")
-        self.ip("link set lo up")
 
     def delete(self):
         sh(f"ip netns del {self.ns}", check=False)
@@ -210,33 +215,28 @@ def hosts(mtu=1500):
     send."""
     a, b = Host("a"), Host("b")
     try:
-        a.ip(f"link add veth0 mtu {mtu} type veth peer name veth0 mtu {mtu} "
-             f"netns {b.ns}")
-        for h in (a, b):
+        a.ip(f"link add veth0 address {a.mac} mtu {mtu} type veth "
+             f"peer name veth0 address {b.mac} mtu {mtu} netns {b.ns}")
+        for h, peer in ((a, b), (b, a)):
             for name, value in (("accept_ra", 0), ("router_solicitations", 0),
                                 ("accept_dad", 0), ("addr_gen_mode", 1)):
                 h.sysctl(f"net.ipv6.conf.veth0.{name}", value)
+            # fe80:: is not made by itself, so neighbours are told.
             h.ip(f"""
+                link set lo up
                 addr add {h.address(4)}/24 dev veth0
                 addr add {h.address(6)}/64 dev veth0 nodad
                 addr add {h.address(4, 'inner')}/32 dev lo
                 addr add {h.address(6, 'inner')}/128 dev lo nodad
                 link set veth0 up
-                route add {ADDRESSES['inner', 4][h.peer]} dev veth0 src {h.address(4, 'inner')}
+                neigh replace {peer.address(4)} lladdr {peer.mac} dev veth0
+                neigh replace {peer.address(6)} lladdr {peer.mac} dev veth0
+                neigh replace {peer.address(4, 'inner')} lladdr {peer.mac} dev veth0
+                route add {peer.address(4, 'inner')} dev veth0 src {h.address(4, 'inner')}
+                route add {peer.address(6, 'inner')} via {peer.address(6)} dev veth0 src {h.address(6, 'inner')}
             """)
             if GRO:
                 h.sh("ethtool -K veth0 gro on")
-        for h in (a, b):
-            # fe80:: is not made by itself, so neighbours are told.
-            mac = sh(f"ip -n {(b if h is a else a).ns} -br link show veth0").split()[2]
-            h.ip(f"""
-                neigh replace {ADDRESSES['outer', 4][h.peer]} lladdr {mac} dev veth0
-                neigh replace {ADDRESSES['outer', 6][h.peer]} lladdr {mac} dev veth0
-                neigh replace {ADDRESSES['inner', 4][h.peer]} lladdr {mac} dev veth0
-                route add {ADDRESSES['inner', 6][h.peer]} via {ADDRESSES['outer', 6][h.peer]} dev veth0 src {h.address(6, 'inner')}
-            """)
-            h.mac = mac
-        a.mac, b.mac = b.mac, a.mac
         yield a, b
     finally:
         a.delete()
