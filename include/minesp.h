@@ -25,12 +25,17 @@ enum minesp_stat {
 	MINESP_IN_TRUNCATED,
 	MINESP_IN_ICV,
 	MINESP_IN_PAD_LENGTH,
+	MINESP_IN_TOO_OLD,
+	MINESP_IN_TOO_NEW,
 	MINESP_IN_NO_MEMORY,
 	MINESP_IN_CRYPTO,
 	MINESP_OUT_PACKETS,
 	MINESP_OUT_TOO_BIG,
+	MINESP_OUT_AHEAD,
+	MINESP_OUT_EXPIRED,
 	MINESP_OUT_NO_MEMORY,
 	MINESP_OUT_CRYPTO,
+	MINESP_CLOCK_SET_BACK,
 	__MINESP_STAT_MAX
 };
 
@@ -45,9 +50,21 @@ struct minesp_mib {
  * @sysctl: the directory net.minesp
  * @enabled: net.minesp.enabled
  * @sad_slots: net.minesp.sad_slots
+ * @sn_mode: net.minesp.sn_mode, and so on
+ * @sn_tick_us: likewise
+ * @sn_epoch: likewise
+ * @sn_ahead: likewise
+ * @rx_fresh: likewise
+ * @rx_max_age_ms: likewise
+ * @rx_max_ahead_ms: likewise
+ * @born: when the namespace was made, or the module loaded, by CLOCK_BOOTTIME
+ * @sn_sent: where a SN that was sent ahead of the clock stands in time, the
+ *	     latest one; ns since 1970
+ * @key_tick: the tick of the SA that was added last, ns; 0 for none
+ * @key_epoch: its epoch, ns since 1970
  * @sad: the table from SPI to SA; NULL without minimal SAs
  * @sas: the minimal SAs
- * @sad_lock: for changing @sad and @sad_slots, and for @sas
+ * @sad_lock: for changing @sad and @sad_slots; for @sas, @key_tick, @key_epoch
  *
  * An SA may outlive the exit handler of its namespace: a packet whose crypto
  * is still under way holds it. So each SA holds this struct, and the last user
@@ -59,9 +76,16 @@ struct minesp_net {
 	struct ctl_table_header *sysctl;
 	int enabled;
 	unsigned int sad_slots;
+	int sn_mode;
+	unsigned int sn_tick_us, sn_epoch, sn_ahead;
+	int rx_fresh;
+	unsigned int rx_max_age_ms, rx_max_ahead_ms;
+	u64 born;
+	atomic64_t sn_sent;
+	u64 key_tick, key_epoch;
 	struct minesp_sad __rcu *sad;
 	struct list_head sas;
-	struct mutex sad_lock;	/* for changing sad, sad_slots, sas */
+	struct mutex sad_lock;	/* sad, sad_slots, sas, key_tick, key_epoch */
 };
 
 #define minesp_stat_inc(mn, field) SNMP_INC_STATS((mn)->stats, field)
@@ -70,10 +94,36 @@ struct minesp_net *minesp_net(const struct net *net);
 void minesp_net_put(struct minesp_net *mn);
 
 /**
+ * struct minesp_seqno - SNs from the clock, and the age that SNs may have
+ * @tick: in ns
+ * @epoch: where SN 0 is; ns since 1970
+ * @rx_max_age: ns
+ * @rx_max_ahead: ns
+ * @end: the highest SN
+ * @soft: the SN from which on the SA should be rekeyed
+ * @last: the SN that was sent last, under x->lock; 0 before the first packet
+ * @ahead: how far SNs may run ahead of the clock, in ticks
+ * @timer: when the clock comes to @soft, and to @end
+ *
+ * All 0 but @timer where neither is asked for. What the SA was added with stays;
+ * only @last changes.
+ */
+struct minesp_seqno {
+	u64 tick, epoch;
+	u64 rx_max_age, rx_max_ahead;
+	u64 end, soft;
+	u64 last;
+	u32 ahead;
+	struct hrtimer timer;
+};
+
+/**
  * struct minesp_sa - what minesp keeps for one minimal SA
  * @mn: the SA's network namespace
  * @salt: what the SN is XORed with to make the IV, so that a key that is added
- *	  again, its SN back at 1, does not repeat a nonce
+ *	  again, its SN back at 1, does not repeat a nonce; 0 with SNs from the
+ *	  clock, which do not repeat
+ * @seqno: SNs from the clock, and freshness
  * @x: the SA itself; NULL once it dies
  * @lock: for following @x from the table, see sad.c
  * @list: in @mn->sas
@@ -84,6 +134,7 @@ void minesp_net_put(struct minesp_net *mn);
 struct minesp_sa {
 	struct minesp_net *mn;
 	u64 salt;
+	struct minesp_seqno seqno;
 	struct xfrm_state *x;
 	spinlock_t lock;	/* for following x from the table */
 	struct list_head list;
@@ -118,12 +169,22 @@ struct xfrm_state *minesp_sad_find(struct minesp_net *mn, __be32 spi);
 /* suite.c */
 struct crypto_aead *minesp_suite_init(struct xfrm_state *x,
 				      struct netlink_ext_ack *extack);
-__be64 minesp_iv(const struct minesp_sa *sa, u32 seq_hi, u32 seq);
+__be64 minesp_iv(const struct minesp_sa *sa, u64 sn);
 
 /* crypt.c */
 int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb, int nfrags,
 		 __be32 seq_hi, crypto_completion_t done, bool encrypt);
 struct sk_buff *minesp_crypt_end(crypto_completion_data_t *data);
+
+/* seqno.c; the defaults are explained in sysctl.c */
+#define MINESP_SN_TICK_US	10000
+#define MINESP_SN_AHEAD		1000
+#define MINESP_RX_MAX_MS	30000
+int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
+		      struct netlink_ext_ack *extack);
+void minesp_seqno_exit(struct minesp_sa *sa);
+int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn);
+int minesp_seqno_fresh(const struct xfrm_state *x, const struct sk_buff *skb);
 
 /* output.c */
 int minesp_output(struct xfrm_state *x, struct sk_buff *skb);

@@ -51,6 +51,10 @@ static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 		return err;
 	}
 
+	err = minesp_seqno_fresh(x, skb);
+	if (unlikely(err))
+		return err;
+
 	minesp_sad_learn(minesp_sa(x), x->id.spi);
 
 	/* Cannot fail: minesp_input() has seen that a trailer fits. */
@@ -98,8 +102,8 @@ static void minesp_input_done(crypto_completion_data_t *data, int err)
  *
  * Return: the Next Header; -EINPROGRESS, the packet then being gone or on its
  * way; or an error, and the caller drops the packet: -EBADMSG when the ICV is
- * wrong, -EINVAL when the packet is malformed, -ENOMEM, the crypto API's
- * errors.
+ * wrong, -EINVAL when the packet is malformed or not fresh, -ENOMEM, the crypto
+ * API's errors.
  */
 int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 {

@@ -51,6 +51,11 @@ static int __net_init minesp_net_init(struct net *net)
 	refcount_set(&mn->users, 1);
 	mn->enabled = enabled;
 	mn->sad_slots = MINESP_SAD_SLOTS;
+	mn->sn_tick_us = MINESP_SN_TICK_US;
+	mn->sn_ahead = MINESP_SN_AHEAD;
+	mn->rx_max_age_ms = MINESP_RX_MAX_MS;
+	mn->rx_max_ahead_ms = MINESP_RX_MAX_MS;
+	mn->born = ktime_get_boottime_ns();
 	INIT_LIST_HEAD(&mn->sas);
 	mutex_init(&mn->sad_lock);
 	mn->stats = alloc_percpu_gfp(struct minesp_mib, GFP_KERNEL_ACCOUNT);

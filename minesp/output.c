@@ -29,21 +29,20 @@ static void minesp_output_done(crypto_completion_data_t *data, int err)
 
 /**
  * minesp_output - the xfrm_type's output: put a packet into ESP
- * @x: the SA; its SN for this packet is in the skb's control block
- * @skb: data at the plaintext, transport header where the ESP header goes,
- *	 network header at the outer IP header, mac header at the byte that says
- *	 what follows it: what xfrm_output() prepares. Paged, cloned, fragmented:
- *	 all welcome. Bottom halves may be on.
+ * @x: the SA
+ * @skb: the core's SN in the control block, data at the plaintext, transport
+ *	 header where the ESP header goes, network header at the outer IP header,
+ *	 mac header at the byte that says what follows it: what xfrm_output()
+ *	 prepares. Paged, cloned, fragmented: all welcome. Bottom halves may be
+ *	 on.
  *
  * Return: 0, the data then being at the outer IP header; -EINPROGRESS, the
  * packet then being on its way; or an error, and the caller frees the packet:
  * -EMSGSIZE when no IP packet can be that long, NET_XMIT_DROP when the cipher
- * is congested, -ENOMEM, the crypto API's errors.
+ * is congested, -ENOMEM, those of minesp_seqno_next(), the crypto API's.
  */
 int minesp_output(struct xfrm_state *x, struct sk_buff *skb)
 {
-	u32 seq_hi = XFRM_SKB_CB(skb)->seq.output.hi;
-	u32 seq = XFRM_SKB_CB(skb)->seq.output.low;
 	const struct minesp_sa *sa = minesp_sa(x);
 	struct crypto_aead *aead = x->data;
 	struct ip_esp_hdr *esph;
@@ -52,6 +51,7 @@ int minesp_output(struct xfrm_state *x, struct sk_buff *skb)
 	int nfrags, err, i;
 	__be64 iv;
 	u8 *tail;
+	u64 sn;
 
 	padlen = ALIGN(skb->len + 2, ALIGN(crypto_aead_blocksize(aead), 4)) -
 		 skb->len - 2;
@@ -71,6 +71,10 @@ int minesp_output(struct xfrm_state *x, struct sk_buff *skb)
 	if (unlikely(nfrags < 0))
 		return minesp_output_end(sa, nfrags);
 
+	err = minesp_seqno_next(x, skb, &sn);
+	if (unlikely(err))
+		return err;
+
 	/* RFC 4303 2.4: pad bytes 1, 2, 3, ... */
 	tail = pskb_put(skb, trailer, taillen);
 	for (i = 0; i < padlen; i++)
@@ -81,13 +85,13 @@ int minesp_output(struct xfrm_state *x, struct sk_buff *skb)
 
 	esph = ip_esp_hdr(skb);
 	esph->spi = x->id.spi;
-	esph->seq_no = htonl(seq);
-	iv = minesp_iv(sa, seq_hi, seq);
+	esph->seq_no = htonl(lower_32_bits(sn));
+	iv = minesp_iv(sa, sn);
 	memcpy(esph->enc_data, &iv, sizeof(iv));
 
 	skb_push(skb, -skb_network_offset(skb));
-	err = minesp_crypt(x, skb, nfrags, htonl(seq_hi), minesp_output_done,
-			   true);
+	err = minesp_crypt(x, skb, nfrags, htonl(upper_32_bits(sn)),
+			   minesp_output_done, true);
 	if (err == -EINPROGRESS)
 		return err;
 	err = minesp_output_end(sa, err);

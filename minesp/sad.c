@@ -23,6 +23,7 @@
 #include <linux/mm.h>
 #include <linux/proc_fs.h>
 #include <linux/seq_file.h>
+#include <uapi/linux/minesp.h>
 
 #include "minesp.h"
 
@@ -280,7 +281,10 @@ static int minesp_sad_seq_show(struct seq_file *seq, void *v)
 	}
 	seq_printf(seq, "0x%08x %-7ld %-6s %-17s %-7s %-10llu %-10llu ",
 		   ntohl(x->id.spi), slot, direct ? "yes" : "no",
-		   x->aead->alg_name, "counter", sent, rcvd);
+		   x->aead->alg_name,
+		   x->props.extra_flags & MINESP_XFLAG_CLOCK ? "clock" :
+							       "counter",
+		   sent, rcvd);
 	if (x->props.family == AF_INET6)
 		seq_printf(seq, "%pI6c\n", &x->id.daddr.in6);
 	else

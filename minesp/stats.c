@@ -26,6 +26,10 @@ static const struct snmp_mib minesp_mib_list[] = {
 	SNMP_MIB_ITEM("InIcvWrong", MINESP_IN_ICV),
 	/* Dropped: the ICV was right, but Pad Length exceeds the packet. */
 	SNMP_MIB_ITEM("InPadLength", MINESP_IN_PAD_LENGTH),
+	/* Dropped: the SN is from before rx_max_age_ms; the ICV was right. */
+	SNMP_MIB_ITEM("InTooOld", MINESP_IN_TOO_OLD),
+	/* Dropped: the SN is from after rx_max_ahead_ms; the ICV was right. */
+	SNMP_MIB_ITEM("InTooNew", MINESP_IN_TOO_NEW),
 	/* Dropped: no memory. */
 	SNMP_MIB_ITEM("InNoMemory", MINESP_IN_NO_MEMORY),
 	/* Dropped: the crypto API failed, a full queue included. */
@@ -34,10 +38,16 @@ static const struct snmp_mib minesp_mib_list[] = {
 	SNMP_MIB_ITEM("OutPackets", MINESP_OUT_PACKETS),
 	/* Refused, EMSGSIZE: with ESP it would exceed what IP can carry. */
 	SNMP_MIB_ITEM("OutTooBig", MINESP_OUT_TOO_BIG),
+	/* Refused, EBUSY: the SN would be over sn_ahead ticks ahead of the clock. */
+	SNMP_MIB_ITEM("OutAhead", MINESP_OUT_AHEAD),
+	/* Refused: no SNs are left, or the SA died while the packet was in it. */
+	SNMP_MIB_ITEM("OutExpired", MINESP_OUT_EXPIRED),
 	/* Dropped: no memory. */
 	SNMP_MIB_ITEM("OutNoMemory", MINESP_OUT_NO_MEMORY),
 	/* Dropped: the crypto API failed, a full queue included. */
 	SNMP_MIB_ITEM("OutCryptoError", MINESP_OUT_CRYPTO),
+	/* How often SNs were made just after the clock had been set back. */
+	SNMP_MIB_ITEM("ClockSetBack", MINESP_CLOCK_SET_BACK),
 	SNMP_MIB_SENTINEL
 };
 

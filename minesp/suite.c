@@ -84,12 +84,11 @@ free:
 /**
  * minesp_iv - the IV of a packet
  * @sa: the sending SA
- * @seq_hi: the upper half of the packet's SN, 0 without ESN
- * @seq: the lower half
+ * @sn: the packet's SN
  *
  * Unique under the SA, since its SNs are. Nothing random is drawn for it.
  */
-__be64 minesp_iv(const struct minesp_sa *sa, u32 seq_hi, u32 seq)
+__be64 minesp_iv(const struct minesp_sa *sa, u64 sn)
 {
-	return cpu_to_be64(((u64)seq_hi << 32 | seq) ^ sa->salt);
+	return cpu_to_be64(sn ^ sa->salt);
 }

@@ -84,26 +84,38 @@ static int minesp_refuse(const struct xfrm_state *x,
 	return 0;
 }
 
+#define MINESP_XFLAG_UNKNOWN						\
+	(MINESP_XFLAG_MASK &						\
+	 ~(MINESP_XFLAG_MINIMAL | MINESP_XFLAG_STOCK |			\
+	   MINESP_XFLAG_CLOCK | MINESP_XFLAG_COUNTER |			\
+	   MINESP_XFLAG_FRESH | MINESP_XFLAG_ANY_AGE))
+
 /* Minimal (1) or stock (0)? Negative: the SA's own bits make no sense. */
 static int minesp_choose(struct xfrm_state *x, struct netlink_ext_ack *extack)
 {
-	switch (x->props.extra_flags & MINESP_XFLAG_MASK) {
-	case 0:
-		/*
-		 * An SA that is valid already is the copy that migration makes
-		 * of one; a minimal one has its bit. The others stay stock.
-		 */
-		return x->km.state != XFRM_STATE_VALID &&
-		       READ_ONCE(minesp_net(xs_net(x))->enabled);
-	case MINESP_XFLAG_MINIMAL:
-		return 1;
-	case MINESP_XFLAG_STOCK:
-		return 0;
-	default:
+	u32 flags = x->props.extra_flags & MINESP_XFLAG_MASK;
+	bool minimal = flags & MINESP_XFLAG_MINIMAL;
+
+	/*
+	 * An SA that is valid already is the copy that migration makes of one;
+	 * a minimal one has its bit. The others stay stock.
+	 */
+	if (!(flags & (MINESP_XFLAG_MINIMAL | MINESP_XFLAG_STOCK)))
+		minimal = x->km.state != XFRM_STATE_VALID &&
+			  READ_ONCE(minesp_net(xs_net(x))->enabled);
+
+	if (flags & MINESP_XFLAG_UNKNOWN ||
+	    (flags & MINESP_XFLAG_STOCK && flags != MINESP_XFLAG_STOCK)) {
 		NL_SET_ERR_MSG_MOD(extack,
 				   "unknown or contradictory bits in the top byte of extra-flag");
 		return -EINVAL;
 	}
+	if (flags && flags != MINESP_XFLAG_STOCK && !minimal) {
+		NL_SET_ERR_MSG_MOD(extack,
+				   "these bits of extra-flag are for minimal SAs; add 0x01000000, or set net.minesp.enabled");
+		return -EINVAL;
+	}
+	return minimal;
 }
 
 /* Everything but the choice. What an error leaves, minesp_destroy() clears. */
@@ -139,11 +151,17 @@ static int minesp_init_minimal(struct xfrm_state *x,
 		return -ENOMEM;
 	refcount_inc(&mn->users);
 	sa->mn = mn;
-	sa->salt = get_random_u64();
 	sa->x = x;
 	spin_lock_init(&sa->lock);
 	minesp_sad_add(sa);
 	x->xso.offload_handle = (unsigned long)sa;
+	/* For whoever lists the SA, and for its copy when it migrates. */
+	x->props.extra_flags |= MINESP_XFLAG_MINIMAL;
+	err = minesp_seqno_init(sa, x, extack);
+	if (err)
+		return err;
+	if (!(x->props.extra_flags & MINESP_XFLAG_CLOCK))
+		sa->salt = get_random_u64();
 
 	x->props.header_len = sizeof(struct ip_esp_hdr) +
 			      crypto_aead_ivsize(aead);
@@ -153,8 +171,6 @@ static int minesp_init_minimal(struct xfrm_state *x,
 	/* At most: padding up to a block, Pad Length, Next Header, ICV. */
 	x->props.trailer_len = ALIGN(crypto_aead_blocksize(aead), 4) + 1 +
 			       crypto_aead_authsize(aead);
-	/* For whoever lists the SA, and for its copy when it migrates. */
-	x->props.extra_flags |= MINESP_XFLAG_MINIMAL;
 	return 0;
 }
 
@@ -181,6 +197,7 @@ static void minesp_destroy(struct xfrm_state *x)
 	crypto_free_aead(x->data);
 	if (!sa)
 		return;
+	minesp_seqno_exit(sa);
 	minesp_sad_del(sa);
 	minesp_net_put(sa->mn);
 	kfree_rcu(sa, rcu);

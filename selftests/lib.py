@@ -25,6 +25,10 @@ import ksft  # noqa: E402
 # include/uapi/linux/minesp.h
 XFLAG_MINIMAL = "extra-flag 0x01000000"
 XFLAG_STOCK = "extra-flag 0x02000000"
+XFLAG_CLOCK = "extra-flag 0x04000000"
+XFLAG_COUNTER = "extra-flag 0x08000000"
+XFLAG_FRESH = "extra-flag 0x10000000"
+XFLAG_ANY_AGE = "extra-flag 0x20000000"
 
 # AES-GCM as ip xfrm takes it: the key and four bytes of salt, by key bits
 SALT = "a0a1a2a3"
@@ -145,6 +149,11 @@ class Host:
 
     def sh(self, command, check=True):
         return sh(f"ip netns exec {self.ns} {command}", check)
+
+    def settings(self, **values):
+        """Those of net.minesp."""
+        for name, value in values.items():
+            self.sysctl(f"net.minesp.{name}", value)
 
     def socket(self, family, kind, proto=0, timeout=TIMEOUT):
         with self.inside():

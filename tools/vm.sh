@@ -5,11 +5,13 @@
 # that boots one of the kernels in build/kernels and shares this host's files;
 # what it changes there is gone afterwards. Ends as the command ends. MINESP_KO
 # names the module for that kernel, and tools/ is in PATH. The console goes to build/console-RELEASE.
-# Without a COMMAND: a shell.
+# Without a COMMAND: a shell. VM_NAME is a better name for the console's file than
+# RELEASE where several machines run one; VM_QEMU has more options for QEMU.
 
 . "$(dirname "$0")/common.sh"
 
 release=${1:?usage: vm.sh RELEASE [COMMAND]}; shift
+console=build/console-${VM_NAME:-$release}
 [ -e "build/kernels/$release/boot/vmlinuz-$release" ] ||
 	die "no kernel $release in build/kernels; tools/setup.sh fetches them"
 
@@ -29,9 +31,9 @@ vm()
 	vng $accel --force-9p --user root --cpus 2 --memory 2G --verbose \
 		--run "build/kernels/$release/boot/vmlinuz-$release" \
 		--append "panic=-1 oops=panic" \
-		--qemu-opts="-virtfs local,path=/usr,mount_tag=usr,security_model=none,readonly=on,multidevs=remap" \
+		--qemu-opts="-virtfs local,path=/usr,mount_tag=usr,security_model=none,readonly=on,multidevs=remap ${VM_QEMU:-}" \
 		-- "$usr; export PATH=$PWD/tools:\$PATH MINESP_KO=$PWD/build/$release/minesp/minesp.ko; exec 2>&1; ${*:-bash -i}" \
-		2> "build/console-$release"
+		2> "$console"
 }
 
 if [ $# = 0 ]; then
@@ -41,5 +43,5 @@ else
 	vm "$@" | cat
 fi
 status=$?
-[ $status = 0 ] || echo "vm.sh: ended with $status; see build/console-$release" >&2
+[ $status = 0 ] || echo "vm.sh: ended with $status; see $console" >&2
 exit $status

@@ -25,4 +25,21 @@
  */
 #define MINESP_XFLAG_STOCK	0x02000000
 
+/*
+ * The rest is for minimal SAs: refused with EINVAL for a stock one.
+ *
+ * SNs come from the clock, or from a counter (RFC 9333 section 4), whatever
+ * net.minesp.sn_mode says. Refused with EINVAL together, and without a
+ * net.minesp.sn_epoch that the clock has passed.
+ */
+#define MINESP_XFLAG_CLOCK	0x04000000
+#define MINESP_XFLAG_COUNTER	0x08000000
+
+/*
+ * Received SNs have to be of about now by the clock, or may be of any age,
+ * whatever net.minesp.rx_fresh says. Refused with EINVAL together.
+ */
+#define MINESP_XFLAG_FRESH	0x10000000
+#define MINESP_XFLAG_ANY_AGE	0x20000000
+
 #endif

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Sequence numbers from the clock (RFC 9333 4), and freshness on receive. SNs
+ * that a counter makes are the core's.
+ *
+ * An SN is the number of whole ticks from the epoch to now. Several packets
+ * within a tick run ahead of the clock, by sn_ahead ticks at most: a bucket
+ * that gets a token a tick and holds sn_ahead of them.
+ *
+ * No SN repeats under one key, tick and epoch, as long as no two SAs have the
+ * key at once:
+ *
+ * - Within an SA each SN is above the last one.
+ * - An SA's SNs start above whatever an SA before it in this namespace has sent.
+ *   That is no more than the clock now, or than mn->sn_sent if it ran ahead.
+ *   The SA before it takes no SN after its death, and dies before this one is
+ *   alive; both are seen under x->lock.
+ * - They also start above the clock plus sn_ahead at the time when the namespace
+ *   was made, or the module loaded. No SN from before, of another boot or of
+ *   another namespace, exceeds that. So the bucket is empty at first.
+ *
+ * The clock is CLOCK_REALTIME, except that it does not go back: where it has
+ * been set back, CLOCK_BOOTTIME carries on from the latest time known.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/hrtimer.h>
+#include <linux/math64.h>
+#include <uapi/linux/minesp.h>
+
+#include "minesp.h"
+
+/* From CLOCK_BOOTTIME to the wall clock, in ns: the greatest, the latest. */
+static atomic64_t offset_max, offset_now;
+
+static void raise(atomic64_t *v, s64 to)
+{
+	s64 old = atomic64_read(v);
+
+	while (old < to && !atomic64_try_cmpxchg(v, &old, to))
+		;
+}
+
+/* Nanoseconds since 1970. Never less than it returned before. */
+static u64 minesp_clock(struct minesp_net *mn)
+{
+	s64 offset = ktime_to_ns(ktime_sub(ktime_mono_to_any(0, TK_OFFS_REAL),
+					   ktime_mono_to_any(0, TK_OFFS_BOOT)));
+
+	if (unlikely(offset != atomic64_read(&offset_now))) {
+		/* Whoever sees it first reports it. */
+		s64 back = atomic64_xchg(&offset_now, offset) - offset;
+
+		raise(&offset_max, offset);
+		if (back > 0) {
+			minesp_stat_inc(mn, MINESP_CLOCK_SET_BACK);
+			pr_warn("the clock was set back by %lld ms: SNs may repeat after the next boot\n",
+				div_s64(back, NSEC_PER_MSEC));
+		}
+	}
+	return ktime_get_boottime_ns() + atomic64_read(&offset_max);
+}
+
+static u64 minesp_ticks(const struct minesp_seqno *s, u64 ns)
+{
+	return ns > s->epoch ? div64_u64(ns - s->epoch, s->tick) : 0;
+}
+
+/*
+ * Tell the key managers that the SA's SNs come to their end, or have come to
+ * it, as xfrm_state_check_expire() does for bytes and packets. Called with
+ * x->lock held, @x valid: so x->mtimer is not started again after it has been
+ * cancelled for good.
+ */
+static void minesp_seqno_wear(struct xfrm_state *x, u64 sn)
+{
+	const struct minesp_seqno *s = &minesp_sa(x)->seqno;
+
+	if (sn >= s->end) {
+		x->km.state = XFRM_STATE_EXPIRED;
+		hrtimer_start(&x->mtimer, 0, HRTIMER_MODE_REL_SOFT);
+	} else if (sn >= s->soft && !x->km.dying) {
+		x->km.dying = 1;
+		km_state_expired(x, 0, 0);
+	}
+}
+
+/* It is the clock that uses up the SNs, whether the SA sends or not. */
+static enum hrtimer_restart minesp_seqno_timer(struct hrtimer *timer)
+{
+	struct minesp_sa *sa = container_of(timer, struct minesp_sa,
+					    seqno.timer);
+	struct minesp_seqno *s = &sa->seqno;
+	struct xfrm_state *x = sa->x;	/* cleared after the timer is cancelled */
+	u64 sn = minesp_ticks(s, minesp_clock(sa->mn));
+	bool valid;
+
+	spin_lock(&x->lock);
+	valid = x->km.state == XFRM_STATE_VALID;
+	if (valid)
+		minesp_seqno_wear(x, sn);
+	spin_unlock(&x->lock);
+	if (!valid || sn >= s->end)
+		return HRTIMER_NORESTART;
+	hrtimer_set_expires(timer, s->epoch +
+			    (sn < s->soft ? s->soft : s->end) * s->tick);
+	return HRTIMER_RESTART;
+}
+
+/* Tick and epoch belong to the key; who changes them is told so. */
+static void minesp_seqno_changed(struct minesp_net *mn, u64 tick, u64 epoch,
+				 struct netlink_ext_ack *extack)
+{
+	mutex_lock(&mn->sad_lock);
+	if (mn->key_tick && (mn->key_tick != tick || mn->key_epoch != epoch)) {
+		NL_SET_ERR_MSG_MOD(extack,
+				   "sn_tick_us or sn_epoch changed since the last SA: with a key from before, SNs and nonces may repeat");
+		pr_warn("net.minesp.sn_tick_us or sn_epoch has changed: with keys from before, SNs and nonces may repeat\n");
+	}
+	mn->key_tick = tick;
+	mn->key_epoch = epoch;
+	mutex_unlock(&mn->sad_lock);
+}
+
+/**
+ * minesp_seqno_init - choose how an SA makes SNs and what it thinks of old ones
+ * @sa: the SA
+ * @x: its state; extra_flags gets the bits of what was chosen
+ * @extack: receives the reason of a refusal, or a warning
+ *
+ * What it starts, minesp_seqno_exit() ends, also after an error.
+ *
+ * Return: 0; -EINVAL when bits contradict each other, the clock is not fit for
+ * SNs, or there are none left; -EOPNOTSUPP for an SA that migrates.
+ */
+int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
+		      struct netlink_ext_ack *extack)
+{
+	/* The copy of an SA that migrates stays what it was, see minesp_choose(). */
+	bool copy = x->km.state == XFRM_STATE_VALID;
+	u32 flags = x->props.extra_flags;
+	struct minesp_net *mn = sa->mn;
+	struct minesp_seqno *s = &sa->seqno;
+	u64 now, sn;
+
+	hrtimer_init(&s->timer, CLOCK_REALTIME, HRTIMER_MODE_ABS_SOFT);
+	s->timer.function = minesp_seqno_timer;
+
+	if (!copy && !(flags & MINESP_XFLAG_COUNTER) && READ_ONCE(mn->sn_mode))
+		flags |= MINESP_XFLAG_CLOCK;
+	if (!copy && !(flags & MINESP_XFLAG_ANY_AGE) && READ_ONCE(mn->rx_fresh))
+		flags |= MINESP_XFLAG_FRESH;
+	if ((flags & MINESP_XFLAG_CLOCK && flags & MINESP_XFLAG_COUNTER) ||
+	    (flags & MINESP_XFLAG_FRESH && flags & MINESP_XFLAG_ANY_AGE)) {
+		NL_SET_ERR_MSG_MOD(extack,
+				   "contradictory bits in the top byte of extra-flag: clock or counter, fresh or any age");
+		return -EINVAL;
+	}
+	x->props.extra_flags = flags;
+	if (!(flags & (MINESP_XFLAG_CLOCK | MINESP_XFLAG_FRESH)))
+		return 0;
+
+	if (copy) {
+		NL_SET_ERR_MSG_MOD(extack,
+				   "an SA whose SNs come from the clock does not migrate; add it anew");
+		return -EOPNOTSUPP;
+	}
+	s->tick = (u64)READ_ONCE(mn->sn_tick_us) * NSEC_PER_USEC;
+	s->epoch = (u64)READ_ONCE(mn->sn_epoch) * NSEC_PER_SEC;
+	s->ahead = READ_ONCE(mn->sn_ahead);
+	s->rx_max_age = (u64)READ_ONCE(mn->rx_max_age_ms) * NSEC_PER_MSEC;
+	s->rx_max_ahead = (u64)READ_ONCE(mn->rx_max_ahead_ms) * NSEC_PER_MSEC;
+	s->end = x->props.flags & XFRM_STATE_ESN ? U64_MAX : U32_MAX;
+	s->soft = s->end;
+	if (!s->epoch) {
+		NL_SET_ERR_MSG_MOD(extack,
+				   "SNs from the clock need an epoch: set net.minesp.sn_epoch to when the key was made");
+		return -EINVAL;
+	}
+	if (!(flags & MINESP_XFLAG_CLOCK))
+		return 0;
+
+	now = minesp_clock(mn);
+	sn = minesp_ticks(s, now);
+	if (now < s->epoch) {
+		NL_SET_ERR_MSG_MOD(extack,
+				   "the clock is before net.minesp.sn_epoch: one of them is wrong");
+		return -EINVAL;
+	}
+	if (sn >= s->end) {
+		NL_SET_ERR_MSG_MOD(extack,
+				   "no SNs are left since net.minesp.sn_epoch: use a new key with a new epoch, longer ticks, or ESN (flag esn)");
+		return -EINVAL;
+	}
+	minesp_seqno_changed(mn, s->tick, s->epoch, extack);
+	if (s->end == U32_MAX) {
+		s->soft = s->end - (s->end - sn) / 10;
+		hrtimer_start(&s->timer, s->epoch + s->soft * s->tick,
+			      HRTIMER_MODE_ABS_SOFT);
+	}
+	return 0;
+}
+
+/**
+ * minesp_seqno_exit - end what minesp_seqno_init() started
+ * @sa: the SA, its @x still there; the caller may sleep
+ */
+void minesp_seqno_exit(struct minesp_sa *sa)
+{
+	hrtimer_cancel(&sa->seqno.timer);
+}
+
+/**
+ * minesp_seqno_next - the SN of a packet
+ * @x: the sending SA
+ * @skb: the packet, with the core's SN in its control block
+ * @sn: receives the SN
+ *
+ * With SNs from the clock they are unique, and increase in the order in which
+ * this function gives up x->lock. The last one is x's oseq.
+ *
+ * Return: 0; -EBUSY when it would run too far ahead of the clock; -EOVERFLOW
+ * when there are no more; -EINVAL when the SA has died meanwhile.
+ */
+int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
+{
+	u64 core = (u64)XFRM_SKB_CB(skb)->seq.output.hi << 32 |
+		   XFRM_SKB_CB(skb)->seq.output.low;
+	struct minesp_sa *sa = minesp_sa(x);
+	struct minesp_seqno *s = &sa->seqno;
+	struct minesp_net *mn = sa->mn;
+	u64 ticks, next;
+	int err = 0;
+
+	if (!(x->props.extra_flags & MINESP_XFLAG_CLOCK)) {
+		*sn = core;
+		return 0;
+	}
+
+	spin_lock_bh(&x->lock);
+	if (unlikely(x->km.state != XFRM_STATE_VALID)) {
+		minesp_stat_inc(mn, MINESP_OUT_EXPIRED);
+		err = -EINVAL;
+		goto unlock;
+	}
+	ticks = minesp_ticks(s, minesp_clock(mn));
+	if (unlikely(!s->last)) {
+		/* See above; and whoever added the SA may have said oseq. */
+		u64 born = mn->born + atomic64_read(&offset_max);
+
+		s->last = max3(ticks, core - 1,
+			       minesp_ticks(s, atomic64_read(&mn->sn_sent)));
+		if (born > s->epoch)
+			s->last = max(s->last, minesp_ticks(s, born) + s->ahead);
+	}
+	next = max(ticks, s->last + 1);
+	if (next > s->end) {
+		minesp_stat_inc(mn, MINESP_OUT_EXPIRED);
+		minesp_seqno_wear(x, next);
+		err = -EOVERFLOW;
+	} else if (next > ticks + s->ahead) {
+		minesp_stat_inc(mn, MINESP_OUT_AHEAD);
+		err = -EBUSY;
+	} else {
+		*sn = s->last = next;
+		if (next > ticks)
+			raise(&mn->sn_sent, s->epoch + next * s->tick);
+		minesp_seqno_wear(x, next);
+	}
+	/* The core has counted for itself. */
+	if (x->replay_esn) {
+		x->replay_esn->oseq = s->last;
+		x->replay_esn->oseq_hi = s->last >> 32;
+	} else {
+		x->replay.oseq = s->last;
+	}
+unlock:
+	spin_unlock_bh(&x->lock);
+	return err;
+}
+
+/**
+ * minesp_seqno_fresh - is a packet of about now?
+ * @x: the receiving SA
+ * @skb: the packet, its SN in its control block, its ICV right
+ *
+ * Return: 0 when it is, or nobody asks; -EINVAL.
+ */
+int minesp_seqno_fresh(const struct xfrm_state *x, const struct sk_buff *skb)
+{
+	const struct minesp_sa *sa = minesp_sa(x);
+	const struct minesp_seqno *s = &sa->seqno;
+	u64 sn, now = ktime_get_real_ns();
+
+	if (!(x->props.extra_flags & MINESP_XFLAG_FRESH))
+		return 0;
+
+	sn = (u64)ntohl(XFRM_SKB_CB(skb)->seq.input.hi) << 32 |
+	     ntohl(XFRM_SKB_CB(skb)->seq.input.low);
+	/* In ticks, since an SN in time may be more than 64 bits hold. */
+	if (now > s->rx_max_age && sn < minesp_ticks(s, now - s->rx_max_age)) {
+		minesp_stat_inc(sa->mn, MINESP_IN_TOO_OLD);
+		return -EINVAL;
+	}
+	if (sn > minesp_ticks(s, now + s->rx_max_ahead)) {
+		minesp_stat_inc(sa->mn, MINESP_IN_TOO_NEW);
+		return -EINVAL;
+	}
+	return 0;
+}

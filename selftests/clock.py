@@ -1,0 +1,456 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""SNs from the clock: where they stand, how far they run ahead, and that none
+repeats, whatever is deleted, added again, unloaded or set. That none repeats
+when the power fails is the business of tools/crash.sh."""
+import contextlib
+import errno
+import os
+import re
+import socket
+import struct
+import subprocess
+import threading
+import time
+
+import interop
+import lib
+import packets
+import sad
+
+CLOCK = lib.XFLAG_CLOCK
+ESP_SN = 14 + 20 + 4    # in a frame
+LAST = 2 ** 32 - 1
+
+
+def now():
+    return time.clock_gettime(time.CLOCK_REALTIME)
+
+
+class Sender(packets.Peer):
+    """Host a sends with SNs from the clock; b records them."""
+
+    def __init__(self, a, b, tick_us, epoch, ahead, words=CLOCK, **more):
+        a.settings(sn_tick_us=tick_us, sn_epoch=int(epoch), sn_ahead=ahead,
+                   **more)
+        self.tick, self.epoch, self.ahead = tick_us / 1e6, int(epoch), ahead
+        super().__init__(a, b, "transport", 4, 4, words=words)
+        self.wire.setsockopt(socket.SOL_SOCKET, 33, 1 << 24)  # RCVBUFFORCE
+        self.wire.setblocking(False)
+
+    def ticks(self, seconds):
+        return int((seconds - self.epoch) / self.tick)
+
+    def send(self, data=b"x"):
+        """Whether it was sent, or refused for being too fast."""
+        try:
+            self.app.send(data)
+            return True
+        except OSError as e:
+            lib.equal(e.errno, errno.EBUSY, "error")
+            return False
+
+    def recorded(self):
+        """[(SN, IV, the rest)] of what was sent since it was asked last."""
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                frame = self.wire.recv(1 << 16)
+                if frame[12:14] == b"\x08\0" and frame[23] == 50:
+                    sn, iv = struct.unpack_from(">IQ", frame, ESP_SN)
+                    found.append((sn, iv, frame[ESP_SN + 12:]))
+        return found
+
+    def oseq(self):
+        said = lib.sh(f"ip -n {self.a.ns} -s xfrm state list "
+                      f"spi {lib.SPI['b']:#x}")
+        return int(re.search(r"oseq (0x[0-9a-f]+)", said)[1], 16)
+
+    def again(self):
+        """Deletes the SAs and adds them again, with the same keys."""
+        self.a.sas("transport", 4, 4, CLOCK)
+
+
+@contextlib.contextmanager
+def sender(tick_us, ahead, epoch=None, **more):
+    with lib.hosts() as (a, b):
+        p = Sender(a, b, tick_us, epoch or now() - 1000, ahead, **more)
+        try:
+            yield p
+        finally:
+            p.close()
+
+
+def increasing(sns, what="SNs"):
+    for one, two in zip(sns, sns[1:]):
+        assert one < two, f"{what}: {two} after {one}"
+
+
+def different(found):
+    sns, ivs = {f[0] for f in found}, {f[1] for f in found}
+    lib.equal((len(sns), len(ivs)), (len(found), len(found)),
+              "different SNs and IVs")
+
+
+def follows():
+    """A packet now and then: the SN is the tick, the IV is the SN."""
+    with sender(1000, 1000) as p:
+        before = p.ticks(now())
+        for i in range(20):
+            begin = p.ticks(now())
+            # Room in the bucket, which is empty at first, and a new tick.
+            lib.wait_for("a tick", lambda: p.ticks(now()) > max(
+                begin, before + 1000 * (not i)))
+            early = p.ticks(now())
+            assert p.send()
+            late = p.ticks(now())
+            (sn, iv, _), = p.recorded()
+            # The first is above all that might have been sent before.
+            assert early <= sn <= late + (not i) * 1000, (early, sn, late)
+            lib.equal(iv, sn, "IV")
+            lib.equal(p.oseq(), sn, "oseq")
+            if not i:
+                lib.wait_for("the clock", lambda: p.ticks(now()) > sn)
+        lib.equal(sad.listed(p.a)[lib.SPI["b"]][4:6], ["clock", str(sn)],
+                  "/proc/net/minesp")
+        lib.equal(p.a.errors(), {}, "errors")
+
+
+def bucket():
+    """One packet a tick, bursts of sn_ahead; empty at first."""
+    made = now()
+    with sender(500000, 10) as p:
+        last = sent = most = 0
+        while now() < made + 12:
+            early = p.ticks(now())
+            ok = p.send()
+            late = p.ticks(now())
+            if ok:
+                (sn, _, _), = p.recorded()
+                sent += 1
+                assert last < sn and early <= sn <= late + p.ahead, \
+                    (last, early, sn, late)
+                most, last = max(most, sn - late), sn
+                burst = now() - made > 8
+            else:
+                # Refused only when it would have been too far ahead.
+                assert not last or last + 1 > early + p.ahead, (last, early)
+                lib.equal(p.oseq() in (last, early + 10, late + 10), True,
+                          "oseq")
+                if not sent or burst:
+                    burst = False
+                    # The bucket fills while nothing is sent.
+                    was = now()
+                    lib.wait_for("a tick", lambda: now() > was + 0.6)
+        assert most >= p.ahead - 1, f"at most {most} ahead"
+        # A token a tick, none at first.
+        assert sent <= p.ticks(now()) - p.ticks(made) + 1, sent
+        assert set(p.a.errors()) == {"OutAhead", "XfrmOutStateProtoError"}, \
+            p.a.errors()
+
+
+def senders():
+    """Many at once: unique, and in order for each of them."""
+    with sender(1, 1000000) as p:
+        threads, each = 4, 300
+
+        def work(i):
+            for n in range(each):
+                p.app.send(struct.pack(">II", i, n))
+
+        workers = [threading.Thread(target=work, args=(i,))
+                   for i in range(threads)]
+        for w in workers:
+            w.start()
+        for w in workers:
+            w.join()
+        found = p.recorded()
+        lib.equal(len(found), threads * each, "packets")
+        different(found)
+        cipher = packets.AESGCM(packets.KEY[:-4])
+        by_thread = {}
+        for sn, iv, text in found:
+            plain = cipher.decrypt(
+                packets.KEY[-4:] + struct.pack(">Q", iv), text,
+                struct.pack(">II", lib.SPI["b"], sn))
+            i, n = struct.unpack_from(">II", plain, 8)
+            by_thread.setdefault(i, []).append((n, sn))
+        for got in by_thread.values():
+            increasing([sn for _, sn in sorted(got)])
+        lib.equal(p.a.errors(), {}, "errors")
+
+
+def burst(p, most=60):
+    """Until the bucket is empty, or most packets."""
+    sent = 0
+    while sent < most and p.send():
+        sent += 1
+    return p.recorded()
+
+
+def tokens(seconds):
+    """Lets the bucket fill for so long."""
+    end = now() + seconds
+    lib.wait_for("tokens", lambda: now() > end)
+
+
+def added_again():
+    """Deleted and added again, while it runs ahead of the clock."""
+    with sender(20000, 50) as p:
+        found = []
+        for _ in range(12):
+            lib.wait_for("a token", p.send)
+            found += burst(p)
+            p.again()
+        assert len(found) > 24, len(found)
+        increasing([f[0] for f in found])
+        different(found)
+    # Within a tick, with an SN that did not run ahead.
+    with sender(1000000, 5) as p:
+        tokens(7)
+        found = []
+        for _ in range(3):
+            assert p.send()
+            found += p.recorded()
+            p.again()
+        increasing([f[0] for f in found])
+        # A counter starts again, and only its salt keeps IVs apart.
+        p.a.settings(sn_mode=0)
+        found = []
+        for _ in range(3):
+            p.a.sas("transport", 4, 4)
+            found += burst(p, 10)
+        lib.equal([f[0] for f in found], [*range(1, 11)] * 3, "counter SNs")
+        lib.equal(len({f[1] for f in found}), 30, "different IVs")
+
+
+def elsewhere():
+    """The namespace is deleted; another one gets the same keys."""
+    epoch, found = now() - 1000, []
+    for _ in range(4):
+        with sender(100000, 100, epoch) as p:
+            tokens(2)
+            found += burst(p)
+    increasing([f[0] for f in found])
+    different(found)
+    assert len(found) > 4 * 15, len(found)
+
+
+def reloaded():
+    """The module is unloaded and loaded again at once, while SNs are ahead."""
+    epoch = now() - 1000
+    with lib.hosts() as (a, b):
+        found = []
+        for _ in range(4):
+            p = Sender(a, b, 50000, epoch, 40)
+            tokens(1)
+            found += burst(p)
+            p.close()
+            a.ip("xfrm state flush\nxfrm policy flush")
+            lib.unload()
+            lib.load()
+        increasing([f[0] for f in found])
+        different(found)
+        assert len(found) > 4 * 15, len(found)
+
+
+@contextlib.contextmanager
+def clock_restored():
+    """The clock may be set; afterwards it is right, and minesp knows no other."""
+    offset = now() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    try:
+        yield
+    finally:
+        time.clock_settime(time.CLOCK_REALTIME,
+                           time.clock_gettime(time.CLOCK_BOOTTIME) + offset)
+        lib.unload()
+        lib.load()
+
+
+def clock_set():
+    """SNs follow the clock forward, but not back; that is reported once."""
+    with clock_restored(), sender(1000, 100) as p:
+        def one():
+            lib.wait_for("a token", p.send)
+            return p.recorded()[-1][0]
+
+        sns = [one()]
+        time.clock_settime(time.CLOCK_REALTIME, now() + 3600)
+        early = p.ticks(now())
+        sns.append(one())
+        assert early <= sns[-1] <= p.ticks(now()) + 1, (early, sns)
+        for _ in range(2):
+            time.clock_settime(time.CLOCK_REALTIME, now() - 600)
+            sns += [one() for _ in range(3)]
+        increasing(sns)
+        # It goes on, and does not wait for the clock to come back.
+        assert sns[-1] - sns[1] < 20000, sns
+        lib.equal(p.a.stats()["ClockSetBack"], 2, "ClockSetBack")
+        time.clock_settime(time.CLOCK_REALTIME, now() + 1200)
+        sns.append(one())
+        increasing(sns)
+        lib.equal(p.a.stats()["ClockSetBack"], 2, "ClockSetBack")
+
+
+@contextlib.contextmanager
+def monitor(host):
+    """Yields a function: the events of SAs that expire, "soft" and "hard"."""
+    with subprocess.Popen(
+            ["ip", "-n", host.ns, "xfrm", "monitor", "expire"],
+            stdout=subprocess.PIPE) as proc:
+        os.set_blocking(proc.stdout.fileno(), False)
+        said = []
+
+        def events():
+            said.append(proc.stdout.read() or b"")
+            return [("soft", "hard")[int(n)] for n in
+                    re.findall(rb"hard (\d)", b"".join(said))]
+
+        def listens():
+            with host.inside(), open("/proc/thread-self/net/netlink") as f:
+                return any(line.split()[1:3] == ["6", str(proc.pid)] and
+                           int(line.split()[3], 16) for line in f)
+
+        lib.wait_for("ip xfrm monitor", listens)
+        try:
+            yield events
+        finally:
+            proc.terminate()
+
+
+def epoch_that_ends(seconds, tick):
+    """The epoch that leaves a new SA so many seconds of SNs, or one more."""
+    return int(now() + seconds + 1 - LAST * tick)
+
+
+def idle_end():
+    """The clock uses up the SNs of an SA that sends nothing."""
+    with lib.hosts() as (a, b), monitor(a) as events:
+        begin = now()
+        a.settings(sn_tick_us=1000, sn_epoch=epoch_that_ends(15, 1e-3))
+        a.ip(f"xfrm state add src {a.address(4)} dst {b.address(4)} proto esp "
+             f"spi 0x1000 {lib.AEAD} {lib.KEYS[128]} 128 {CLOCK}")
+        lib.wait_for("soft", lambda: events() == ["soft"])
+        assert now() - begin > 10, now() - begin
+        lib.wait_for("hard", lambda: events() == ["soft", "hard"])
+        assert now() - begin > 14, now() - begin
+        lib.equal(lib.sh(f"ip -n {a.ns} xfrm state"), "", "SAs")
+
+
+def busy_end():
+    """No SN after the last; the SA that sends hears of it, too."""
+    with lib.hosts() as (a, b), monitor(a) as events:
+        tick = 0.01
+        p = Sender(a, b, 10000, epoch_that_ends(12, tick), 500)
+        found = []
+        with contextlib.suppress(OSError):
+            while now() < p.epoch + LAST * tick + 5:
+                with contextlib.suppress(AssertionError):
+                    p.send()
+                found += p.recorded()
+                if found and found[-1][0] == LAST:
+                    break
+        lib.equal(found[-1][0], LAST, "last SN")
+        assert now() < p.epoch + LAST * tick, "ended by the clock"
+        increasing([f[0] for f in found])
+        lib.wait_for("events", lambda: sorted(events()) == [
+            "hard", "hard", "soft", "soft"])
+        for _ in range(3):
+            with contextlib.suppress(OSError):
+                p.app.send(b"x")
+        lib.equal(p.recorded(), [], "packets after the end")
+        p.close()
+
+
+def refused():
+    year = 31536000
+    with lib.hosts() as (a, b):
+        def add(words):
+            return a.ip(f"xfrm state add src {a.address(4)} dst {b.address(4)} "
+                        f"proto esp spi 0x1000 {lib.AEAD} {lib.KEYS[128]} 128 "
+                        f"{words}", check=False)
+
+        fresh = lib.XFLAG_FRESH
+        for settings, words, message in (
+                ({}, CLOCK, "need an epoch"),
+                ({}, fresh, "need an epoch"),
+                ({"sn_mode": 1}, "", "need an epoch"),
+                ({"rx_fresh": 1}, "", "need an epoch"),
+                ({"sn_mode": 0, "rx_fresh": 0, "sn_epoch": int(now()) + 100},
+                 CLOCK, "clock is before"),
+                ({"sn_epoch": int(now()) - 2 * year, "sn_tick_us": 10000},
+                 CLOCK, "no SNs are left"),
+                ({}, "extra-flag 0x0c000000", "contradictory"),
+                ({}, "extra-flag 0x30000000", "contradictory"),
+                ({}, "extra-flag 0x06000000", "contradictory"),
+                ({"enabled": 0}, CLOCK, "for minimal SAs")):
+            a.settings(**settings)
+            said = add(words)
+            assert message in said, f"{words}: {said!r}, not {message!r}"
+            lib.equal(lib.sh(f"ip -n {a.ns} xfrm state"), "", "SAs")
+        # What helps, does. A change of what belongs to the key is noticed.
+        a.settings(enabled=1)
+        lib.equal(add(f"flag esn replay-window 32 {CLOCK}"), "", "ESN")
+        a.ip("xfrm state flush")
+        a.settings(sn_tick_us=100000)
+        said = add(CLOCK)
+        assert "changed since the last SA" in said, said
+        a.ip("xfrm state flush")
+        lib.equal(add(CLOCK), "", "the same again")
+        for name, bad in (("sn_mode", 2), ("sn_tick_us", 0),
+                          ("sn_tick_us", 1000001), ("sn_ahead", 0),
+                          ("sn_ahead", 1000001), ("sn_epoch", -1),
+                          ("rx_fresh", 2), ("rx_max_age_ms", 86400001),
+                          ("rx_max_ahead_ms", -1)):
+            was = a.sysctl(f"net.minesp.{name}")
+            try:
+                a.settings(**{name: bad})
+            except OSError:
+                lib.equal(a.sysctl(f"net.minesp.{name}"), was, name)
+                continue
+            raise AssertionError(f"net.minesp.{name} took {bad}")
+
+
+def chosen():
+    """By extra-flag, by the namespace, and who wins."""
+    with sender(1000, 1000, words="") as p:
+        for mode, words, clock in ((0, "", False), (1, "", True),
+                                   (0, CLOCK, True),
+                                   (1, lib.XFLAG_COUNTER, False)):
+            p.a.settings(sn_mode=mode)
+            p.a.sas("transport", 4, 4, words)
+            lib.equal(sad.listed(p.a)[lib.SPI["b"]][4],
+                      "clock" if clock else "counter", f"{mode} {words}")
+            lib.wait_for("a token", p.send)
+            lib.equal(p.recorded()[-1][0] == 1, not clock, "SN 1")
+
+
+def cases():
+    yield "SNs follow the clock", follows
+    yield "a bucket of tokens", bucket
+    yield "several senders", senders
+    yield "an SA is added again", added_again
+    yield "a namespace is made again", elsewhere
+    yield "the module is loaded again", reloaded
+    yield "clock or counter", chosen
+    yield "what is refused", refused
+    yield "the end of an idle SA", idle_end
+    yield "the end of a busy SA", busy_end
+    for peer in ("stock", "minimal"):
+        for family in (4, 6):
+            for window in (0, 1, 32, 128):
+                if peer == "minimal" and window != 32:
+                    continue
+                yield (f"{peer} peer, IPv{family}, replay window {window}",
+                       lambda p=peer, f=family, w=window: interop.talk(
+                           p, "transport", f, f, [1, 1400, 4000], window=w,
+                           sn_mode=1, sn_tick_us=1, sn_ahead=1000000,
+                           sn_epoch=int(now()) - 100))
+        yield (f"{peer} peer, ESN", lambda p=peer: interop.talk(
+            p, "tunnel", 6, 4, [1, 1400, 4000], "flag esn", sn_mode=1,
+            sn_tick_us=1, sn_ahead=1000000, sn_epoch=int(now()) - 100))
+    yield "the clock is set", clock_set
+
+
+if __name__ == "__main__":
+    lib.run(cases(), needs=["ip", "ping"])
