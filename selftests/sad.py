@@ -378,7 +378,8 @@ def race():
             spi = rand.choice(spis)
             what = rand.random()
             if what < 0.45:
-                xfrm.add(src, dst, spi, packets.KEY)
+                xfrm.add(src, dst, spi, packets.KEY,
+                         packets=rand.choice((3, 1000)))
             elif what < 0.6:
                 xfrm.update(src, dst, spi, packets.KEY)
             elif what < 0.98:
@@ -422,8 +423,53 @@ def race():
         ways = [way(p, lib.SPI["a"], seq=10000 + n) for n in range(3)]
         lib.equal(ways, ["lookup", "direct", "direct"], "ways")
         lib.equal(p.a.errors().keys() -
-                  {"XfrmInNoStates", "XfrmInStateInvalid",
+                  {"XfrmInNoStates", "XfrmInStateInvalid", "XfrmInStateExpired",
                    "XfrmInStateSeqError"}, set(), "errors")
+
+
+def migrating():
+    """An SA moves to another address and back, under traffic to both."""
+    with packets.peer("tunnel") as p:
+        ours = [p.a.address(4), "192.0.2.11"]
+        p.a.ip(f"addr add {ours[1]}/24 dev veth0")
+        selector = p.b.address(4, "inner"), p.a.address(4, "inner")
+
+        def packet(to, data, seq):
+            nh, payload = p.datagram(data)
+            packet = p.frame(p.esp(payload, nh, seq=seq))
+            packet.dst = ours[to]
+            return packet
+
+        stop = threading.Event()
+        replays = [bytes(packets.Ether(src=p.b.mac, dst=p.a.mac) /
+                         packet(i, b"x", 1)) for i in (0, 1)]
+
+        def flood():
+            while not stop.is_set():
+                for frame in replays:
+                    p.wire.send(frame)
+
+        p.send(packet(0, b"x", 1))
+        lib.equal(p.app.recv(9), b"x", "data")
+        thread = threading.Thread(target=flood)
+        thread.start()
+        try:
+            for n in range(1, 61):
+                to = n % 2
+                lib.equal(xfrm.migrate(
+                    p.a, selector, (p.b.address(4), ours[1 - to]),
+                    (p.b.address(4), ours[to]),
+                    direction=xfrm.XFRM_POLICY_IN), 0, "error")
+                for i in (0, 1):
+                    p.send(packet(to, b"%d" % n, 2 * n + i))
+                    lib.equal(p.app.recv(9), b"%d" % n, "data")
+        finally:
+            stop.set()
+            thread.join()
+        lib.wait_for("one SA is left", lambda: len(listed(p.a)) == 2)
+        stats = p.a.stats()
+        assert stats["InDirect"] > 100, stats
+        lib.equal(stats["InPackets"], 121, "InPackets")
 
 
 def spi_tool():
@@ -467,6 +513,7 @@ def cases():
     yield "VTI", lambda: interface("vti")
     yield "minesp-spi", spi_tool
     yield f"{REKEYS} rekeys under traffic", rekey
+    yield "an SA migrates under traffic", migrating
     yield "everything at once", race
 
 
