@@ -57,9 +57,7 @@ struct minesp_mib {
  * @rx_fresh: likewise
  * @rx_max_age_ms: likewise
  * @rx_max_ahead_ms: likewise
- * @born: when the namespace was made, or the module loaded, by CLOCK_BOOTTIME
- * @sn_sent: where a SN that was sent ahead of the clock stands in time, the
- *	     latest one; ns since 1970
+ * @offset: from CLOCK_BOOTTIME to CLOCK_REALTIME when an SN was made last, ns
  * @key_tick: the tick of the SA that was added last, ns; 0 for none
  * @key_epoch: its epoch, ns since 1970
  * @sad: the table from SPI to SA; NULL without minimal SAs
@@ -80,8 +78,7 @@ struct minesp_net {
 	unsigned int sn_tick_us, sn_epoch, sn_ahead;
 	int rx_fresh;
 	unsigned int rx_max_age_ms, rx_max_ahead_ms;
-	u64 born;
-	atomic64_t sn_sent;
+	atomic64_t offset;
 	u64 key_tick, key_epoch;
 	struct minesp_sad __rcu *sad;
 	struct list_head sas;
@@ -180,6 +177,7 @@ struct sk_buff *minesp_crypt_end(crypto_completion_data_t *data);
 #define MINESP_SN_TICK_US	10000
 #define MINESP_SN_AHEAD		1000
 #define MINESP_RX_MAX_MS	30000
+void minesp_seqno_load(void);
 int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 		      struct netlink_ext_ack *extack);
 void minesp_seqno_exit(struct minesp_sa *sa);

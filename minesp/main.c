@@ -55,7 +55,6 @@ static int __net_init minesp_net_init(struct net *net)
 	mn->sn_ahead = MINESP_SN_AHEAD;
 	mn->rx_max_age_ms = MINESP_RX_MAX_MS;
 	mn->rx_max_ahead_ms = MINESP_RX_MAX_MS;
-	mn->born = ktime_get_boottime_ns();
 	INIT_LIST_HEAD(&mn->sas);
 	mutex_init(&mn->sad_lock);
 	mn->stats = alloc_percpu_gfp(struct minesp_mib, GFP_KERNEL_ACCOUNT);
@@ -103,6 +102,7 @@ static int __init minesp_init(void)
 		__module_get(THIS_MODULE);
 	}
 
+	minesp_seqno_load();
 	err = register_pernet_subsys(&minesp_net_ops);
 	if (err)
 		return err;

@@ -7,20 +7,20 @@
  * within a tick run ahead of the clock, by sn_ahead ticks at most: a bucket
  * that gets a token a tick and holds sn_ahead of them.
  *
- * No SN repeats under one key, tick and epoch, as long as no two SAs have the
- * key at once:
+ * No SN repeats under one key, tick, epoch and sn_ahead, as long as no two SAs
+ * have the key at once:
  *
  * - Within an SA each SN is above the last one.
- * - An SA's SNs start above whatever an SA before it in this namespace has sent.
- *   That is no more than the clock now, or than mn->sn_sent if it ran ahead.
- *   The SA before it takes no SN after its death, and dies before this one is
- *   alive; both are seen under x->lock.
- * - They also start above the clock plus sn_ahead at the time when the namespace
- *   was made, or the module loaded. No SN from before, of another boot or of
- *   another namespace, exceeds that. So the bucket is empty at first.
+ * - An SA's SNs start above whatever an SA before it has sent, in any namespace.
+ *   That is no more than the clock now, or than sn_sent if it ran ahead. The SA
+ *   before it takes no SN after its death, and dies before this one is alive;
+ *   both are seen under x->lock.
+ * - They also start above the clock plus sn_ahead at the time when the module was
+ *   loaded. No SN from before exceeds that. So the bucket is empty then.
  *
  * The clock is CLOCK_REALTIME, except that it does not go back: where it has
- * been set back, CLOCK_BOOTTIME carries on from the latest time known.
+ * been set back, CLOCK_BOOTTIME carries on from the latest time at which an SN was
+ * made.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -30,35 +30,63 @@
 
 #include "minesp.h"
 
-/* From CLOCK_BOOTTIME to the wall clock, in ns: the greatest, the latest. */
-static atomic64_t offset_max, offset_now;
+static u64 loaded;		/* when, by CLOCK_BOOTTIME */
+static atomic64_t offset_max;	/* from CLOCK_BOOTTIME to the clock, ns */
+static atomic64_t sn_sent;	/* where the highest SN stands in time, ns since 1970 */
 
-static void raise(atomic64_t *v, s64 to)
+/**
+ * minesp_seqno_load - the module is being loaded
+ */
+void minesp_seqno_load(void)
 {
-	s64 old = atomic64_read(v);
-
-	while (old < to && !atomic64_try_cmpxchg(v, &old, to))
-		;
+	loaded = ktime_get_boottime_ns();
 }
 
-/* Nanoseconds since 1970. Never less than it returned before. */
-static u64 minesp_clock(struct minesp_net *mn)
+/* From CLOCK_BOOTTIME to CLOCK_REALTIME, which resuming moves both, in ns. */
+static s64 minesp_offset(void)
 {
-	s64 offset = ktime_to_ns(ktime_sub(ktime_mono_to_any(0, TK_OFFS_REAL),
-					   ktime_mono_to_any(0, TK_OFFS_BOOT)));
+	ktime_t boot, real;
 
-	if (unlikely(offset != atomic64_read(&offset_now))) {
-		/* Whoever sees it first reports it. */
-		s64 back = atomic64_xchg(&offset_now, offset) - offset;
+	do {
+		boot = ktime_mono_to_any(0, TK_OFFS_BOOT);
+		real = ktime_mono_to_any(0, TK_OFFS_REAL);
+	} while (boot != ktime_mono_to_any(0, TK_OFFS_BOOT));
+	return ktime_to_ns(ktime_sub(real, boot));
+}
 
-		raise(&offset_max, offset);
-		if (back > 0) {
-			minesp_stat_inc(mn, MINESP_CLOCK_SET_BACK);
-			pr_warn("the clock was set back by %lld ms: SNs may repeat after the next boot\n",
-				div_s64(back, NSEC_PER_MSEC));
-		}
+/*
+ * The clock for making an SN: nanoseconds since 1970, never less than it was for
+ * one before. Whoever sees first that it was set takes note.
+ */
+static u64 minesp_clock_sn(struct minesp_net *mn)
+{
+	static DEFINE_SPINLOCK(lock);
+	s64 offset, back;
+
+	/* Pairs with the release below: then offset_max is right, too. */
+	if (likely(minesp_offset() == atomic64_read_acquire(&mn->offset)))
+		goto out;
+	spin_lock(&lock);
+	offset = minesp_offset();
+	back = atomic64_read(&mn->offset) - offset;
+	if (offset > atomic64_read(&offset_max))
+		atomic64_set(&offset_max, offset);
+	atomic64_set_release(&mn->offset, offset);
+	spin_unlock(&lock);
+	if (back > 0) {
+		minesp_stat_inc(mn, MINESP_CLOCK_SET_BACK);
+		pr_warn_ratelimited("the clock was set back by %lld ms: SNs may repeat after the next boot or load\n",
+				    div_s64(back, NSEC_PER_MSEC));
 	}
+out:
 	return ktime_get_boottime_ns() + atomic64_read(&offset_max);
+}
+
+/* The same for everybody else: what they see binds nobody. */
+static u64 minesp_clock(void)
+{
+	return max_t(u64, ktime_get_real_ns(),
+		     ktime_get_boottime_ns() + atomic64_read(&offset_max));
 }
 
 static u64 minesp_ticks(const struct minesp_seqno *s, u64 ns)
@@ -92,18 +120,21 @@ static enum hrtimer_restart minesp_seqno_timer(struct hrtimer *timer)
 					    seqno.timer);
 	struct minesp_seqno *s = &sa->seqno;
 	struct xfrm_state *x = sa->x;	/* cleared after the timer is cancelled */
-	u64 sn = minesp_ticks(s, minesp_clock(sa->mn));
-	bool valid;
+	u64 sn = minesp_ticks(s, minesp_clock());
+	u8 state;
 
 	spin_lock(&x->lock);
-	valid = x->km.state == XFRM_STATE_VALID;
-	if (valid)
+	state = x->km.state;
+	if (state == XFRM_STATE_VALID)
 		minesp_seqno_wear(x, sn);
 	spin_unlock(&x->lock);
-	if (!valid || sn >= s->end)
+	if (state == XFRM_STATE_VOID)	/* still being added */
+		hrtimer_forward_now(timer, NSEC_PER_MSEC);
+	else if (state == XFRM_STATE_VALID && sn < s->end)
+		hrtimer_set_expires(timer, s->epoch +
+				    (sn < s->soft ? s->soft : s->end) * s->tick);
+	else
 		return HRTIMER_NORESTART;
-	hrtimer_set_expires(timer, s->epoch +
-			    (sn < s->soft ? s->soft : s->end) * s->tick);
 	return HRTIMER_RESTART;
 }
 
@@ -115,7 +146,7 @@ static void minesp_seqno_changed(struct minesp_net *mn, u64 tick, u64 epoch,
 	if (mn->key_tick && (mn->key_tick != tick || mn->key_epoch != epoch)) {
 		NL_SET_ERR_MSG_MOD(extack,
 				   "sn_tick_us or sn_epoch changed since the last SA: with a key from before, SNs and nonces may repeat");
-		pr_warn("net.minesp.sn_tick_us or sn_epoch has changed: with keys from before, SNs and nonces may repeat\n");
+		pr_warn_ratelimited("net.minesp.sn_tick_us or sn_epoch has changed: with keys from before, SNs and nonces may repeat\n");
 	}
 	mn->key_tick = tick;
 	mn->key_epoch = epoch;
@@ -162,7 +193,7 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 
 	if (copy) {
 		NL_SET_ERR_MSG_MOD(extack,
-				   "an SA whose SNs come from the clock does not migrate; add it anew");
+				   "an SA with SNs from the clock or with freshness does not migrate; add it anew");
 		return -EOPNOTSUPP;
 	}
 	s->tick = (u64)READ_ONCE(mn->sn_tick_us) * NSEC_PER_USEC;
@@ -174,13 +205,13 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 	s->soft = s->end;
 	if (!s->epoch) {
 		NL_SET_ERR_MSG_MOD(extack,
-				   "SNs from the clock need an epoch: set net.minesp.sn_epoch to when the key was made");
+				   "SNs from the clock, and freshness, need an epoch: set net.minesp.sn_epoch to when the key was made");
 		return -EINVAL;
 	}
 	if (!(flags & MINESP_XFLAG_CLOCK))
 		return 0;
 
-	now = minesp_clock(mn);
+	now = minesp_clock();
 	sn = minesp_ticks(s, now);
 	if (now < s->epoch) {
 		NL_SET_ERR_MSG_MOD(extack,
@@ -194,7 +225,7 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 	}
 	minesp_seqno_changed(mn, s->tick, s->epoch, extack);
 	if (s->end == U32_MAX) {
-		s->soft = s->end - (s->end - sn) / 10;
+		s->soft = s->end - div_u64(s->end - sn, 10);
 		hrtimer_start(&s->timer, s->epoch + s->soft * s->tick,
 			      HRTIMER_MODE_ABS_SOFT);
 	}
@@ -208,6 +239,35 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 void minesp_seqno_exit(struct minesp_sa *sa)
 {
 	hrtimer_cancel(&sa->seqno.timer);
+}
+
+/*
+ * The SN that an SA starts above, as said at the top; @oseq is what whoever added
+ * the SA may have given it.
+ */
+static u64 minesp_seqno_start(const struct minesp_seqno *s, u64 ticks, u64 oseq)
+{
+	u64 load = loaded + atomic64_read(&offset_max);
+	u64 start = max(ticks, oseq);
+
+	/*
+	 * SAs of this tick and epoch are not further ahead than this one may be,
+	 * others are no business of its.
+	 */
+	start = max(start, min(minesp_ticks(s, atomic64_read(&sn_sent)),
+			       ticks + s->ahead));
+	/* No SA had this epoch before it began. */
+	if (load > s->epoch)
+		start = max(start, minesp_ticks(s, load) + s->ahead);
+	return start;
+}
+
+static void minesp_seqno_sent(s64 ns)
+{
+	s64 old = atomic64_read(&sn_sent);
+
+	while (old < ns && !atomic64_try_cmpxchg(&sn_sent, &old, ns))
+		;
 }
 
 /**
@@ -226,10 +286,9 @@ int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 {
 	u64 core = (u64)XFRM_SKB_CB(skb)->seq.output.hi << 32 |
 		   XFRM_SKB_CB(skb)->seq.output.low;
-	struct minesp_sa *sa = minesp_sa(x);
-	struct minesp_seqno *s = &sa->seqno;
-	struct minesp_net *mn = sa->mn;
-	u64 ticks, next;
+	struct minesp_net *mn = minesp_sa(x)->mn;
+	struct minesp_seqno *s = &minesp_sa(x)->seqno;
+	u64 ticks, last, next;
 	int err = 0;
 
 	if (!(x->props.extra_flags & MINESP_XFLAG_CLOCK)) {
@@ -243,36 +302,33 @@ int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 		err = -EINVAL;
 		goto unlock;
 	}
-	ticks = minesp_ticks(s, minesp_clock(mn));
-	if (unlikely(!s->last)) {
-		/* See above; and whoever added the SA may have said oseq. */
-		u64 born = mn->born + atomic64_read(&offset_max);
-
-		s->last = max3(ticks, core - 1,
-			       minesp_ticks(s, atomic64_read(&mn->sn_sent)));
-		if (born > s->epoch)
-			s->last = max(s->last, minesp_ticks(s, born) + s->ahead);
-	}
-	next = max(ticks, s->last + 1);
-	if (next > s->end) {
+	ticks = minesp_ticks(s, minesp_clock_sn(mn));
+	last = s->last ?: minesp_seqno_start(s, ticks, core - 1);
+	next = max(ticks, last + 1);
+	if (unlikely(next > s->end)) {
 		minesp_stat_inc(mn, MINESP_OUT_EXPIRED);
 		minesp_seqno_wear(x, next);
 		err = -EOVERFLOW;
-	} else if (next > ticks + s->ahead) {
+	} else if (unlikely(next > ticks + s->ahead)) {
+		/* What is not sent does not wear the SA out. */
+		x->curlft.bytes -= skb->len;
+		x->curlft.packets--;
 		minesp_stat_inc(mn, MINESP_OUT_AHEAD);
 		err = -EBUSY;
 	} else {
-		*sn = s->last = next;
+		*sn = next;
+		s->last = next;
 		if (next > ticks)
-			raise(&mn->sn_sent, s->epoch + next * s->tick);
+			minesp_seqno_sent(s->epoch + next * s->tick);
 		minesp_seqno_wear(x, next);
 	}
 	/* The core has counted for itself. */
+	last = s->last ?: core - 1;
 	if (x->replay_esn) {
-		x->replay_esn->oseq = s->last;
-		x->replay_esn->oseq_hi = s->last >> 32;
+		x->replay_esn->oseq = last;
+		x->replay_esn->oseq_hi = last >> 32;
 	} else {
-		x->replay.oseq = s->last;
+		x->replay.oseq = last;
 	}
 unlock:
 	spin_unlock_bh(&x->lock);
@@ -290,11 +346,12 @@ int minesp_seqno_fresh(const struct xfrm_state *x, const struct sk_buff *skb)
 {
 	const struct minesp_sa *sa = minesp_sa(x);
 	const struct minesp_seqno *s = &sa->seqno;
-	u64 sn, now = ktime_get_real_ns();
+	u64 sn, now;
 
 	if (!(x->props.extra_flags & MINESP_XFLAG_FRESH))
 		return 0;
 
+	now = ktime_get_real_ns();
 	sn = (u64)ntohl(XFRM_SKB_CB(skb)->seq.input.hi) << 32 |
 	     ntohl(XFRM_SKB_CB(skb)->seq.input.low);
 	/* In ticks, since an SN in time may be more than 64 bits hold. */

@@ -46,7 +46,7 @@ static const struct snmp_mib minesp_mib_list[] = {
 	SNMP_MIB_ITEM("OutNoMemory", MINESP_OUT_NO_MEMORY),
 	/* Dropped: the crypto API failed, a full queue included. */
 	SNMP_MIB_ITEM("OutCryptoError", MINESP_OUT_CRYPTO),
-	/* How often SNs were made just after the clock had been set back. */
+	/* How often the clock had been set back since an SN was made before. */
 	SNMP_MIB_ITEM("ClockSetBack", MINESP_CLOCK_SET_BACK),
 	SNMP_MIB_SENTINEL
 };

@@ -37,7 +37,8 @@
 
 /*
  * Received SNs have to be of about now by the clock, or may be of any age,
- * whatever net.minesp.rx_fresh says. Refused with EINVAL together.
+ * whatever net.minesp.rx_fresh says. Refused with EINVAL together, and without a
+ * net.minesp.sn_epoch.
  */
 #define MINESP_XFLAG_FRESH	0x10000000
 #define MINESP_XFLAG_ANY_AGE	0x20000000
