@@ -4,9 +4,10 @@
 # vm.sh RELEASE COMMAND: runs a shell command, as root, in a virtual machine
 # that boots one of the kernels in build/kernels and shares this host's files;
 # what it changes there is gone afterwards. Ends as the command ends. MINESP_KO
-# names the module for that kernel, and tools/ is in PATH. The console goes to build/console-RELEASE.
-# Without a COMMAND: a shell. VM_NAME is a better name for the console's file than
-# RELEASE where several machines run one; VM_QEMU has more options for QEMU.
+# names the module for that kernel, and tools/ is in PATH. The console goes to
+# build/console-RELEASE. Without a COMMAND: a shell. VM_NAME is a better name for
+# the console's file than RELEASE where several machines run one; VM_QEMU has more
+# options for QEMU.
 
 . "$(dirname "$0")/common.sh"
 
@@ -15,11 +16,15 @@ console=build/console-${VM_NAME:-$release}
 [ -e "build/kernels/$release/boot/vmlinuz-$release" ] ||
 	die "no kernel $release in build/kernels; tools/setup.sh fetches them"
 
-# /dev/kvm may be there without a processor that can do it, and emulation
-# works everywhere.
+# /dev/kvm may be there without a processor that can do it, and emulation works
+# everywhere. In one thread: with one for each CPU, QEMU sometimes runs code that
+# the kernel has just patched (static keys) as it was before, an Oops in int3; and
+# with a machine for each kernel at once it is no faster.
 accel=--disable-kvm
+options="-accel tcg,thread=single"
 if grep -qw -e vmx -e svm /proc/cpuinfo && [ -w /dev/kvm ]; then
 	accel=
+	options=
 fi
 
 # /usr a second time, cached: starting a program costs half as much then.
@@ -31,7 +36,7 @@ vm()
 	vng $accel --force-9p --user root --cpus 2 --memory 2G --verbose \
 		--run "build/kernels/$release/boot/vmlinuz-$release" \
 		--append "panic=-1 oops=panic" \
-		--qemu-opts="-virtfs local,path=/usr,mount_tag=usr,security_model=none,readonly=on,multidevs=remap ${VM_QEMU:-}" \
+		--qemu-opts="$options -virtfs local,path=/usr,mount_tag=usr,security_model=none,readonly=on,multidevs=remap ${VM_QEMU:-}" \
 		-- "$usr; export PATH=$PWD/tools:\$PATH MINESP_KO=$PWD/build/$release/minesp/minesp.ko; exec 2>&1; ${*:-bash -i}" \
 		2> "$console"
 }
