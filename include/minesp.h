@@ -92,6 +92,7 @@ void minesp_net_put(struct minesp_net *mn);
 
 /**
  * struct minesp_seqno - SNs from the clock, and the age that SNs may have
+ * @x: the SA
  * @tick: in ns
  * @epoch: where SN 0 is; ns since 1970
  * @rx_max_age: ns
@@ -102,10 +103,11 @@ void minesp_net_put(struct minesp_net *mn);
  * @ahead: how far SNs may run ahead of the clock, in ticks
  * @timer: when the clock comes to @soft, and to @end
  *
- * All 0 but @timer where neither is asked for. What the SA was added with stays;
- * only @last changes.
+ * Only for an SA that is to have one of them. What it was added with stays; only
+ * @last changes.
  */
 struct minesp_seqno {
+	struct xfrm_state *x;
 	u64 tick, epoch;
 	u64 rx_max_age, rx_max_ahead;
 	u64 end, soft;
@@ -120,7 +122,7 @@ struct minesp_seqno {
  * @salt: what the SN is XORed with to make the IV, so that a key that is added
  *	  again, its SN back at 1, does not repeat a nonce; 0 with SNs from the
  *	  clock, which do not repeat
- * @seqno: SNs from the clock, and freshness
+ * @seqno: SNs from the clock, and freshness; NULL for neither
  * @x: the SA itself; NULL once it dies
  * @lock: for following @x from the table, see sad.c
  * @list: in @mn->sas
@@ -131,7 +133,7 @@ struct minesp_seqno {
 struct minesp_sa {
 	struct minesp_net *mn;
 	u64 salt;
-	struct minesp_seqno seqno;
+	struct minesp_seqno *seqno;
 	struct xfrm_state *x;
 	spinlock_t lock;	/* for following x from the table */
 	struct list_head list;

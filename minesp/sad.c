@@ -254,7 +254,7 @@ static int minesp_sad_seq_show(struct seq_file *seq, void *v)
 	bool direct = false;
 
 	if (v == &mn->sas) {
-		seq_puts(seq, "SPI        slot    direct suite             SN      last-sent  last-rcvd  destination\n");
+		seq_puts(seq, "SPI        slot    direct suite                         SN      last-sent  last-rcvd  destination\n");
 		return 0;
 	}
 
@@ -279,7 +279,7 @@ static int minesp_sad_seq_show(struct seq_file *seq, void *v)
 		sent = x->replay.oseq;
 		rcvd = x->replay.seq;
 	}
-	seq_printf(seq, "0x%08x %-7ld %-6s %-17s %-7s %-10llu %-10llu ",
+	seq_printf(seq, "0x%08x %-7ld %-6s %-29s %-7s %-10llu %-10llu ",
 		   ntohl(x->id.spi), slot, direct ? "yes" : "no",
 		   x->aead->alg_name,
 		   x->props.extra_flags & MINESP_XFLAG_CLOCK ? "clock" :

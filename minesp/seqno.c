@@ -102,7 +102,7 @@ static u64 minesp_ticks(const struct minesp_seqno *s, u64 ns)
  */
 static void minesp_seqno_wear(struct xfrm_state *x, u64 sn)
 {
-	const struct minesp_seqno *s = &minesp_sa(x)->seqno;
+	const struct minesp_seqno *s = minesp_sa(x)->seqno;
 
 	if (sn >= s->end) {
 		x->km.state = XFRM_STATE_EXPIRED;
@@ -116,10 +116,8 @@ static void minesp_seqno_wear(struct xfrm_state *x, u64 sn)
 /* It is the clock that uses up the SNs, whether the SA sends or not. */
 static enum hrtimer_restart minesp_seqno_timer(struct hrtimer *timer)
 {
-	struct minesp_sa *sa = container_of(timer, struct minesp_sa,
-					    seqno.timer);
-	struct minesp_seqno *s = &sa->seqno;
-	struct xfrm_state *x = sa->x;	/* cleared after the timer is cancelled */
+	struct minesp_seqno *s = container_of(timer, struct minesp_seqno, timer);
+	struct xfrm_state *x = s->x;
 	u64 sn = minesp_ticks(s, minesp_clock());
 	u8 state;
 
@@ -162,7 +160,7 @@ static void minesp_seqno_changed(struct minesp_net *mn, u64 tick, u64 epoch,
  * What it starts, minesp_seqno_exit() ends, also after an error.
  *
  * Return: 0; -EINVAL when bits contradict each other, the clock is not fit for
- * SNs, or there are none left; -EOPNOTSUPP for an SA that migrates.
+ * SNs, or there are none left; -EOPNOTSUPP for an SA that migrates; -ENOMEM.
  */
 int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 		      struct netlink_ext_ack *extack)
@@ -171,11 +169,8 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 	bool copy = x->km.state == XFRM_STATE_VALID;
 	u32 flags = x->props.extra_flags;
 	struct minesp_net *mn = sa->mn;
-	struct minesp_seqno *s = &sa->seqno;
+	struct minesp_seqno *s;
 	u64 now, sn;
-
-	hrtimer_init(&s->timer, CLOCK_REALTIME, HRTIMER_MODE_ABS_SOFT);
-	s->timer.function = minesp_seqno_timer;
 
 	if (!copy && !(flags & MINESP_XFLAG_COUNTER) && READ_ONCE(mn->sn_mode))
 		flags |= MINESP_XFLAG_CLOCK;
@@ -196,6 +191,13 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 				   "an SA with SNs from the clock or with freshness does not migrate; add it anew");
 		return -EOPNOTSUPP;
 	}
+	s = kzalloc(sizeof(*s), GFP_KERNEL);
+	if (!s)
+		return -ENOMEM;
+	sa->seqno = s;
+	s->x = x;
+	hrtimer_init(&s->timer, CLOCK_REALTIME, HRTIMER_MODE_ABS_SOFT);
+	s->timer.function = minesp_seqno_timer;
 	s->tick = (u64)READ_ONCE(mn->sn_tick_us) * NSEC_PER_USEC;
 	s->epoch = (u64)READ_ONCE(mn->sn_epoch) * NSEC_PER_SEC;
 	s->ahead = READ_ONCE(mn->sn_ahead);
@@ -234,11 +236,14 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 
 /**
  * minesp_seqno_exit - end what minesp_seqno_init() started
- * @sa: the SA, its @x still there; the caller may sleep
+ * @sa: the SA, its state still there; the caller may sleep
  */
 void minesp_seqno_exit(struct minesp_sa *sa)
 {
-	hrtimer_cancel(&sa->seqno.timer);
+	if (!sa->seqno)
+		return;
+	hrtimer_cancel(&sa->seqno->timer);
+	kfree(sa->seqno);
 }
 
 /*
@@ -287,7 +292,7 @@ int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 	u64 core = (u64)XFRM_SKB_CB(skb)->seq.output.hi << 32 |
 		   XFRM_SKB_CB(skb)->seq.output.low;
 	struct minesp_net *mn = minesp_sa(x)->mn;
-	struct minesp_seqno *s = &minesp_sa(x)->seqno;
+	struct minesp_seqno *s = minesp_sa(x)->seqno;
 	u64 ticks, last, next;
 	int err = 0;
 
@@ -345,7 +350,7 @@ unlock:
 int minesp_seqno_fresh(const struct xfrm_state *x, const struct sk_buff *skb)
 {
 	const struct minesp_sa *sa = minesp_sa(x);
-	const struct minesp_seqno *s = &sa->seqno;
+	const struct minesp_seqno *s = sa->seqno;
 	u64 sn, now;
 
 	if (!(x->props.extra_flags & MINESP_XFLAG_FRESH))

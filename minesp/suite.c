@@ -11,28 +11,47 @@
  */
 static const struct minesp_suite {
 	const char *aead;	/* name in the crypto API and in ip xfrm */
-	u16 icv_bits;
+	u16 icv_bits[2];	/* which ICVs there are, one or two */
+	const char *usage;	/* the answer to any other ICV or key */
 } suites[] = {
-	{ "rfc4106(gcm(aes))", 128 },	/* AES-GCM-16: RFC 4106, MUST in RFC 8221 */
+	/* RFC 4106; with the ICV of 16 bytes: MUST in RFC 8221 */
+	{ "rfc4106(gcm(aes))", { 128, 128 }, KBUILD_MODNAME
+	  ": AES-GCM: an ICV of 128 bits; a key of 16, 24 or 32 bytes and 4 of salt" },
+	/* RFC 7634; SHOULD */
+	{ "rfc7539esp(chacha20,poly1305)", { 128, 128 }, KBUILD_MODNAME
+	  ": ChaCha20-Poly1305: an ICV of 128 bits; a key of 32 bytes and 4 of salt" },
+	/* RFC 4309; AES-CCM-8: SHOULD for constrained hosts */
+	{ "rfc4309(ccm(aes))", { 64, 128 }, KBUILD_MODNAME
+	  ": AES-CCM: an ICV of 64 or 128 bits; a key of 16, 24 or 32 bytes and 3 of salt" },
+	/* RFC 4543, authentication alone; MAY */
+	{ "rfc4543(gcm(aes))", { 128, 128 }, KBUILD_MODNAME
+	  ": AES-GMAC: an ICV of 128 bits; a key of 16, 24 or 32 bytes and 4 of salt" },
 };
+
+/* A text that is not a literal. */
+static void minesp_say(struct netlink_ext_ack *extack, const char *text)
+{
+	if (extack)
+		extack->_msg = text;
+}
 
 static const struct minesp_suite *minesp_suite_find(const struct xfrm_state *x,
 						    struct netlink_ext_ack *extack)
 {
-	int i;
+	const struct minesp_suite *s;
 
 	if (x->ealg && !x->aalg) {
 		NL_SET_ERR_MSG_MOD(extack,
 				   "encryption without authentication is refused; use aead 'rfc4106(gcm(aes))'");
 		return NULL;
 	}
-	for (i = 0; x->aead && i < ARRAY_SIZE(suites); i++) {
-		if (strcmp(x->aead->alg_name, suites[i].aead))
+	for (s = suites; x->aead && s < suites + ARRAY_SIZE(suites); s++) {
+		if (strcmp(x->aead->alg_name, s->aead))
 			continue;
-		if (x->aead->alg_icv_len == suites[i].icv_bits)
-			return &suites[i];
-		NL_SET_ERR_MSG_MOD(extack,
-				   "this suite takes an ICV of 128 bits; extra-flag 0x02000000 chooses the kernel's own ESP");
+		if (x->aead->alg_icv_len == s->icv_bits[0] ||
+		    x->aead->alg_icv_len == s->icv_bits[1])
+			return s;
+		minesp_say(extack, s->usage);
 		return NULL;
 	}
 	NL_SET_ERR_MSG_MOD(extack,
@@ -67,11 +86,10 @@ struct crypto_aead *minesp_suite_init(struct xfrm_state *x,
 	err = crypto_aead_setkey(aead, x->aead->alg_key,
 				 DIV_ROUND_UP(x->aead->alg_key_len, 8));
 	if (err) {
-		NL_SET_ERR_MSG_MOD(extack,
-				   "the suite refuses this key; AES-GCM takes 16, 24 or 32 bytes and 4 bytes of salt");
+		minesp_say(extack, suite->usage);
 		goto free;
 	}
-	err = crypto_aead_setauthsize(aead, suite->icv_bits / 8);
+	err = crypto_aead_setauthsize(aead, x->aead->alg_icv_len / 8);
 	if (err)
 		goto free;
 	return aead;

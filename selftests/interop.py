@@ -78,7 +78,7 @@ def ping(a, b, family, kind):
     a.sh(f"ping -q -c 3 -i 0.05 -W {lib.TIMEOUT} {b.address(family, kind)}")
 
 
-def talk(peer, mode, inner, outer, sizes, words="", bits=128, window=1024,
+def talk(peer, mode, inner, outer, sizes, words="", suite=lib.SUITE, window=1024,
          **settings):
     """settings: those of net.minesp on either side."""
     kind = "inner" if mode == "tunnel" else "outer"
@@ -87,7 +87,7 @@ def talk(peer, mode, inner, outer, sizes, words="", bits=128, window=1024,
             b.settings(enabled=0)
         for h in (a, b):
             h.settings(**settings)
-            h.sas(mode, inner, outer, words, lib.KEYS[bits], window)
+            h.sas(mode, inner, outer, words, suite, window)
         ping(a, b, inner, kind)
         udp(a, b, inner, kind, sizes)
         tcp(a, b, inner, kind)
@@ -124,7 +124,7 @@ def cases():
     for bits in (192, 256):
         yield (f"key of {bits} bits",
                lambda n=bits: talk("stock", "transport", 4, 4, SOME_SIZES,
-                                   bits=n))
+                                   suite=f"{lib.AEAD} {lib.KEYS[n]} 128"))
     for window in (0, 1, 32, 128):
         yield (f"replay window {window}",
                lambda n=window: talk("stock", "tunnel", 6, 4, SOME_SIZES,

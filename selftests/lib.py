@@ -35,6 +35,7 @@ SALT = "a0a1a2a3"
 KEYS = {bits: "0x" + bytes(range(bits // 8)).hex() + SALT
         for bits in (128, 192, 256)}
 AEAD = "aead rfc4106(gcm(aes))"
+SUITE = f"{AEAD} {KEYS[128]} 128"
 
 ADDRESSES = {
     ("outer", 4): {"a": "192.0.2.1", "b": "192.0.2.2"},
@@ -192,7 +193,7 @@ class Host:
         current = said.split("lifetime current:")[1]
         return int(current.split("(bytes),")[1].split("(packets)")[0])
 
-    def sas(self, mode, inner, outer, words="", key=KEYS[128], window=1024):
+    def sas(self, mode, inner, outer, words="", suite=SUITE, window=1024):
         """Its SAs and policies with its peer, the only ones from now on.
         words are added to each SA."""
         kind = "inner" if mode == "tunnel" else "outer"
@@ -201,7 +202,7 @@ class Host:
         o_me, o_peer = (ADDRESSES["outer", outer][h]
                         for h in (self.name, self.peer))
         sa = (f"reqid 1 mode {mode} replay-window {window} "
-              f"{AEAD} {key} 128 {words}")
+              f"{suite} {words}")
         esp = f"proto esp reqid 1 mode {mode}"
         self.ip(f"""
             xfrm policy flush

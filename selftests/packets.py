@@ -33,11 +33,12 @@ HEADER, IV, ICV = 8, 8, 16  # bytes of an AES-GCM packet
 class Peer:
     """Scapy on host b, and a socket on host a that gets what arrives."""
 
-    def __init__(self, a, b, mode, inner, outer, window=32, words=""):
+    def __init__(self, a, b, mode, inner, outer, window=32, words="",
+                 suite=lib.SUITE):
         self.a, self.b, self.mode = a, b, mode
         self.inner, self.outer = inner, outer
         self.kind = "inner" if mode == "tunnel" else "outer"
-        a.sas(mode, inner, outer, words, window=window)
+        a.sas(mode, inner, outer, words, suite, window)
         self.tx = SecurityAssociation(ESP, spi=lib.SPI["a"],
                                       crypt_algo="AES-GCM", crypt_key=KEY)
         self.seq = 0

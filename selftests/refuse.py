@@ -113,19 +113,23 @@ def cases():
                            "oseq-may-wrap would repeat"))
     for bits in (64, 96):
         yield (f"ICV of {bits} bits",
-               lambda n=bits: refused(f"{gcm} {n}", "ICV of 128 bits"))
+               lambda n=bits: refused(f"{gcm} {n}", "AES-GCM: an ICV of 128 bits"))
     yield ("encryption without authentication",
            lambda: refused(f"enc cbc(aes) 0x{bytes(16).hex()}",
                            "without authentication"))
+    yield ("AES-CCM-12",
+           lambda: refused(f"aead rfc4309(ccm(aes)) 0x{bytes(19).hex()} 96",
+                           "AES-CCM: an ICV of 64 or 128 bits"))
     yield ("a suite that is not in the table",
-           lambda: refused(f"aead rfc7539esp(chacha20,poly1305) 0x{bytes(36).hex()} 128",
-                           "no such suite"))
+           lambda: refused(f"enc cbc(aes) 0x{bytes(16).hex()} "
+                           f"auth-trunc hmac(sha256) 0x{bytes(32).hex()} 128",
+                           "no such suite", stock=True))
     yield ("a weak suite",
            lambda: refused(f"enc cbc(des3_ede) 0x{bytes(range(24)).hex()} "
                            f"auth hmac(md5) 0x{bytes(16).hex()}",
                            "no such suite"))
     yield ("a key that is too short",
-           lambda: refused(f"{lib.AEAD} {KEY[:-2]} 128", "refuses this key"))
+           lambda: refused(f"{lib.AEAD} {KEY[:-2]} 128", "a key of 16, 24 or 32 bytes and 4 of salt"))
     for flags in ("0x03000000", "0x80000000", "0x81000000"):
         yield (f"extra-flag {flags}",
                lambda f=flags: refused(f"{gcm} 128 extra-flag {f}",
