@@ -455,8 +455,9 @@ def cases():
                            sn_mode=1, sn_tick_us=100, sn_ahead=100000,
                            sn_epoch=int(now()) - 100))
         yield (f"{peer} peer, ESN", lambda p=peer: interop.talk(
-            p, "tunnel", 6, 4, [1, 1400, 4000], "flag esn", sn_mode=1,
-            sn_tick_us=100, sn_ahead=100000, sn_epoch=int(now()) - 100))
+            p, "tunnel", 6, 4, [1, 1400, 4000], "flag esn", window=4096,
+            sn_mode=1, sn_tick_us=100, sn_ahead=100000,
+            sn_epoch=int(now()) - 100))
     yield "the clock is set", clock_set
 
 

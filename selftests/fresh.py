@@ -141,9 +141,9 @@ def cases():
         yield f"clocks {skew} seconds apart", lambda n=skew: clocks(n)
     for words, name in (("", "32 bits"), ("flag esn", "ESN")):
         yield f"both ends by the clock, {name}", lambda w=words: interop.talk(
-            "minimal", "transport", 6, 6, [1, 1400, 4000], w, window=0 if not w
-            else 64, sn_mode=1, rx_fresh=1, sn_tick_us=10, sn_ahead=1000000,
-            sn_epoch=int(time.time()) - 100)
+            "minimal", "transport", 6, 6, [1, 1400, 4000], w,
+            window=4096 if w else 0, sn_mode=1, rx_fresh=1, sn_tick_us=100,
+            sn_ahead=100000, sn_epoch=int(time.time()) - 100)
 
 
 if __name__ == "__main__":
