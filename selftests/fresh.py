@@ -41,14 +41,8 @@ class Peer(packets.Peer):
         self.dropped(esp, InTooNew=1, XfrmInStateProtoError=1)
 
 
-@contextlib.contextmanager
 def peer(window=32, words=FRESH):
-    with lib.hosts() as (a, b):
-        p = Peer(a, b, window, words)
-        try:
-            yield p
-        finally:
-            p.close()
+    return packets.meet(Peer, window, words)
 
 
 def window(size):

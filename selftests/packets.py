@@ -78,6 +78,9 @@ class Peer:
         plain = _ESPPlain(spi=spi, seq=seq, iv=random.randbytes(IV),
                           data=payload, padding=padding, nh=nh,
                           padlen=len(padding) if padlen is None else padlen)
+        return self.seal(plain)
+
+    def seal(self, plain):
         return bytes(self.tx.crypt_algo.encrypt(self.tx, plain,
                                                 self.tx.crypt_key, ICV))
 
@@ -139,13 +142,15 @@ class Peer:
 
 
 @contextlib.contextmanager
-def peer(mode="transport", inner=4, outer=4, window=32, mtu=1500):
+def meet(kind, *args, mtu=1500, **more):
+    """A peer of that class, between two new hosts."""
     with lib.hosts(mtu) as (a, b):
-        p = Peer(a, b, mode, inner, outer, window)
-        try:
+        with contextlib.closing(kind(a, b, *args, **more)) as p:
             yield p
-        finally:
-            p.close()
+
+
+def peer(mode="transport", inner=4, outer=4, window=32, mtu=1500):
+    return meet(Peer, mode, inner, outer, window, mtu=mtu)
 
 
 def receive(mode, inner, outer):
