@@ -72,12 +72,9 @@ struct minesp_net {
 	refcount_t users;
 	struct minesp_mib __percpu *stats;
 	struct ctl_table_header *sysctl;
-	int enabled;
-	unsigned int sad_slots;
-	int sn_mode;
-	unsigned int sn_tick_us, sn_epoch, sn_ahead;
-	int rx_fresh;
-	unsigned int rx_max_age_ms, rx_max_ahead_ms;
+	unsigned int enabled, sad_slots;
+	unsigned int sn_mode, sn_tick_us, sn_epoch, sn_ahead;
+	unsigned int rx_fresh, rx_max_age_ms, rx_max_ahead_ms;
 	atomic64_t offset;
 	u64 key_tick, key_epoch;
 	struct minesp_sad __rcu *sad;

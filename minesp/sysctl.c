@@ -26,107 +26,77 @@ static int minesp_do_sad_slots(CTL_TABLE *table, int write, void *buffer,
 	return minesp_sad_resize(mn, slots);
 }
 
-static unsigned int zero, one = 1;
 static unsigned int sn_tick_us_max = USEC_PER_SEC;
 static unsigned int sn_ahead_max = 1000000;
 static unsigned int rx_max_ms_max = 86400000;
 
-#define MINESP_SWITCH(name)						\
-	.procname = #name,						\
-	.data = (void *)offsetof(struct minesp_net, name),		\
-	.maxlen = sizeof(int),						\
-	.mode = 0644,							\
-	.proc_handler = proc_dointvec_minmax,				\
-	.extra1 = SYSCTL_ZERO,						\
-	.extra2 = SYSCTL_ONE
-
-#define MINESP_NUMBER(name, min, max)					\
+#define MINESP_SYSCTL(name, handler, min, max) {			\
 	.procname = #name,						\
 	.data = (void *)offsetof(struct minesp_net, name),		\
 	.maxlen = sizeof(unsigned int),					\
 	.mode = 0644,							\
-	.proc_handler = proc_douintvec_minmax,				\
+	.proc_handler = handler,					\
 	.extra1 = min,							\
-	.extra2 = max
+	.extra2 = max,							\
+}
+
+#define MINESP_NUMBER(name, min, max)					\
+	MINESP_SYSCTL(name, proc_douintvec_minmax, min, max)
 
 /* .data is the offset in struct minesp_net, until it is added to a real one. */
 static const struct ctl_table minesp_sysctls[] = {
-	{
-		/*
-		 * Whether ESP SAs are minimal (1) or stock (0), unless their
-		 * own extra-flag says. Changing it changes no SA that is there.
-		 * Default: the module parameter "enabled", 1 unless set.
-		 */
-		MINESP_SWITCH(enabled)
-	},
-	{
-		/*
-		 * Slots of the table that finds inbound SAs straight from the
-		 * SPI (RFC 9333 3): a power of two from 2 to 1048576, default
-		 * 1024, 8 bytes each. Twice the number of inbound SAs is ample.
-		 * Changes at once, and no packet is lost by it.
-		 */
-		.procname = "sad_slots",
-		.data = (void *)offsetof(struct minesp_net, sad_slots),
-		.maxlen = sizeof(unsigned int),
-		.mode = 0644,
-		.proc_handler = minesp_do_sad_slots,
-	},
-	/* What follows an SA keeps as it was when the SA was added. */
-	{
-		/*
-		 * Whether SNs come from the clock (1) or a counter (0, default),
-		 * unless the SA's own extra-flag says (RFC 9333 4).
-		 */
-		MINESP_SWITCH(sn_mode)
-	},
-	{
-		/*
-		 * A tick, the step of SNs from the clock, in microseconds: 1 to
-		 * 1000000, default 10000. Belongs to the key: so do not change
-		 * it under one.
-		 */
-		MINESP_NUMBER(sn_tick_us, &one, &sn_tick_us_max)
-	},
-	{
-		/*
-		 * When SN 0 was, in seconds since 1970: when the key was made.
-		 * Default 0: none, and SNs do not come from the clock. Belongs
-		 * to the key.
-		 */
-		MINESP_NUMBER(sn_epoch, &zero, NULL)
-	},
-	{
-		/*
-		 * How far SNs may run ahead of the clock, in ticks, so that
-		 * packets can leave faster than one a tick: 1 to 1000000,
-		 * default 1000. Not to be made less under one key.
-		 */
-		MINESP_NUMBER(sn_ahead, &one, &sn_ahead_max)
-	},
-	{
-		/*
-		 * Whether an SN has to be of about now by our own clock, with
-		 * the peer's tick and epoch set here (1), or not (0, default),
-		 * unless the SA's own extra-flag says.
-		 */
-		MINESP_SWITCH(rx_fresh)
-	},
-	{
-		/*
-		 * By how much an SN may be older than that, in milliseconds: 0
-		 * to 86400000, default 30000. Covers clocks that differ, and
-		 * delay.
-		 */
-		MINESP_NUMBER(rx_max_age_ms, &zero, &rx_max_ms_max)
-	},
-	{
-		/*
-		 * By how much an SN may be newer, in milliseconds: likewise.
-		 * Covers clocks that differ, and the peer's sn_ahead.
-		 */
-		MINESP_NUMBER(rx_max_ahead_ms, &zero, &rx_max_ms_max)
-	},
+	/*
+	 * Whether ESP SAs are minimal (1) or stock (0), unless their own
+	 * extra-flag says. Changing it changes no SA that is there. Default:
+	 * the module parameter "enabled", 1 unless set.
+	 */
+	MINESP_NUMBER(enabled, SYSCTL_ZERO, SYSCTL_ONE),
+	/*
+	 * Slots of the table that finds inbound SAs straight from the SPI (RFC
+	 * 9333 3): a power of two from 2 to 1048576, default 1024, 8 bytes
+	 * each. Twice the number of inbound SAs is ample. Changes at once, and
+	 * no packet is lost by it.
+	 */
+	MINESP_SYSCTL(sad_slots, minesp_do_sad_slots, NULL, NULL),
+	/*
+	 * Whether SNs come from the clock (1) or a counter (0, default), unless
+	 * the SA's own extra-flag says (RFC 9333 4). An SA keeps this and all
+	 * that follow as they were when it was added.
+	 */
+	MINESP_NUMBER(sn_mode, SYSCTL_ZERO, SYSCTL_ONE),
+	/*
+	 * A tick, the step of SNs from the clock, in microseconds: 1 to
+	 * 1000000, default 10000. Belongs to the key: so do not change it under
+	 * one.
+	 */
+	MINESP_NUMBER(sn_tick_us, SYSCTL_ONE, &sn_tick_us_max),
+	/*
+	 * When SN 0 was, in seconds since 1970: when the key was made. Default
+	 * 0: none, and SNs do not come from the clock. Belongs to the key.
+	 */
+	MINESP_NUMBER(sn_epoch, SYSCTL_ZERO, NULL),
+	/*
+	 * How far SNs may run ahead of the clock, in ticks, so that packets can
+	 * leave faster than one a tick: 1 to 1000000, default 1000. Not to be
+	 * made less under one key.
+	 */
+	MINESP_NUMBER(sn_ahead, SYSCTL_ONE, &sn_ahead_max),
+	/*
+	 * Whether an SN has to be of about now by our own clock, with the
+	 * peer's tick and epoch set here (1), or not (0, default), unless the
+	 * SA's own extra-flag says.
+	 */
+	MINESP_NUMBER(rx_fresh, SYSCTL_ZERO, SYSCTL_ONE),
+	/*
+	 * By how much an SN may be older than that, in milliseconds: 0 to
+	 * 86400000, default 30000. Covers clocks that differ, and delay.
+	 */
+	MINESP_NUMBER(rx_max_age_ms, SYSCTL_ZERO, &rx_max_ms_max),
+	/*
+	 * By how much an SN may be newer, in milliseconds: likewise. Covers
+	 * clocks that differ, and the peer's sn_ahead.
+	 */
+	MINESP_NUMBER(rx_max_ahead_ms, SYSCTL_ZERO, &rx_max_ms_max),
 	{}
 };
 
