@@ -146,16 +146,6 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 }
 
 /*
- * Two protocol handlers in each family. The first leads from the SPI straight
- * to the SA. It stands above those of XFRM interfaces, which only look at a
- * packet when it has been decrypted, and below VTI's, which take a packet
- * before. What it does not find is left to the chain. The last one stands in for
- * esp4 and esp6, and only sees packets on a host that has neither.
- */
-#define MINESP_DIRECT_PRIORITY	50
-#define MINESP_LAST_PRIORITY	(-1)
-
-/*
  * Hand a packet to xfrm_input() together with its SA, as a device does that has
  * decrypted it; flags that say nothing was done yet make it skip its look-up and
  * nothing else. -EINVAL passes the packet on.
@@ -228,34 +218,23 @@ static int minesp_pass_cb(struct sk_buff *skb, int err)
 	return 1;
 }
 
-static int minesp4_pass_err(struct sk_buff *skb, u32 info)
-{
-	return -ENOENT;
-}
-
-static int minesp6_pass_err(struct sk_buff *skb, struct inet6_skb_parm *opt,
-			    u8 type, u8 code, int offset, __be32 info)
-{
-	return -ENOENT;
-}
-
-static int minesp_last_cb(struct sk_buff *skb, int err)
-{
-	return 0;
-}
-
-/* Is the packet that an ICMP message quotes one of ours? */
+/*
+ * Does an ICMP message quote a packet of an SA here, be it minimal or stock? Those
+ * of an XFRM interface are its own business.
+ */
 static bool minesp_quoted(struct sk_buff *skb, const void *daddr,
 			  const struct ip_esp_hdr *esph, u16 family)
 {
 	struct xfrm_state *x;
+	bool plain;
 
 	x = xfrm_state_lookup(dev_net(skb->dev), skb->mark, daddr, esph->spi,
 			      IPPROTO_ESP, family);
 	if (!x)
 		return false;
+	plain = !x->if_id;
 	xfrm_state_put(x);
-	return true;
+	return plain;
 }
 
 static int minesp4_err(struct sk_buff *skb, u32 info)
@@ -269,7 +248,7 @@ static int minesp4_err(struct sk_buff *skb, u32 info)
 		return 0;
 	if (!minesp_quoted(skb, &iph->daddr,
 			   (const void *)(skb->data + iph->ihl * 4), AF_INET))
-		return 0;
+		return -ENOENT;
 	if (redirect)
 		ipv4_redirect(skb, dev_net(skb->dev), 0, IPPROTO_ESP);
 	else
@@ -287,7 +266,7 @@ static int minesp6_err(struct sk_buff *skb, struct inet6_skb_parm *opt,
 		return 0;
 	if (!minesp_quoted(skb, &ip6h->daddr,
 			   (const void *)(skb->data + offset), AF_INET6))
-		return 0;
+		return -ENOENT;
 	if (type == NDISC_REDIRECT)
 		ip6_redirect(skb, net, skb->dev->ifindex, 0,
 			     sock_net_uid(net, NULL));
@@ -296,33 +275,30 @@ static int minesp6_err(struct sk_buff *skb, struct inet6_skb_parm *opt,
 	return 0;
 }
 
-static struct xfrm4_protocol minesp4_protocols[] = { {
-	.handler = minesp4_rcv_direct,
-	.input_handler = minesp_pass_input,
-	.cb_handler = minesp_pass_cb,
-	.err_handler = minesp4_pass_err,
-	.priority = MINESP_DIRECT_PRIORITY,
-}, {
-	.handler = xfrm4_rcv,
-	.input_handler = xfrm_input,
-	.cb_handler = minesp_last_cb,
-	.err_handler = minesp4_err,
-	.priority = MINESP_LAST_PRIORITY,
-} };
+/*
+ * Two protocol handlers in each family. The first leads from the SPI straight
+ * to the SA. It stands above those of XFRM interfaces, which only look at a
+ * packet when it has been decrypted, and below VTI's, which take a packet
+ * before. What it does not find is left to the chain. The last one stands in for
+ * esp4 and esp6, and only sees packets on a host that has neither.
+ */
+#define MINESP_PROTOCOLS(v)						\
+static struct xfrm##v##_protocol minesp##v##_protocols[] = { {		\
+	.handler = minesp##v##_rcv_direct,				\
+	.input_handler = minesp_pass_input,				\
+	.cb_handler = minesp_pass_cb,					\
+	.err_handler = minesp##v##_err,					\
+	.priority = 50,							\
+}, {									\
+	.handler = xfrm##v##_rcv,					\
+	.input_handler = xfrm_input,					\
+	.cb_handler = minesp_pass_cb,					\
+	.err_handler = minesp##v##_err,					\
+	.priority = -1,							\
+} }
 
-static struct xfrm6_protocol minesp6_protocols[] = { {
-	.handler = minesp6_rcv_direct,
-	.input_handler = minesp_pass_input,
-	.cb_handler = minesp_pass_cb,
-	.err_handler = minesp6_pass_err,
-	.priority = MINESP_DIRECT_PRIORITY,
-}, {
-	.handler = xfrm6_rcv,
-	.input_handler = xfrm_input,
-	.cb_handler = minesp_last_cb,
-	.err_handler = minesp6_err,
-	.priority = MINESP_LAST_PRIORITY,
-} };
+MINESP_PROTOCOLS(4);
+MINESP_PROTOCOLS(6);
 
 /**
  * minesp_protocols_register - take part in receiving ESP
