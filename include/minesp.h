@@ -7,8 +7,11 @@
 
 #include <crypto/aead.h>
 #include <linux/refcount.h>
+#include <linux/siphash.h>
+#include <net/esp.h>
 #include <net/snmp.h>
 #include <net/xfrm.h>
+#include <uapi/linux/minesp.h>
 
 #include "compat.h"
 
@@ -82,6 +85,16 @@ struct minesp_net {
 	struct mutex sad_lock;	/* sad, sad_slots, sas, key_tick, key_epoch */
 };
 
+/* Refuse what is being configured, and say why. */
+#define minesp_refuse(extack, err, text) minesp_say(extack, err, "minesp: " text)
+static inline int minesp_say(struct netlink_ext_ack *extack, int err,
+			     const char *text)
+{
+	if (extack)
+		extack->_msg = text;
+	return err;
+}
+
 #define minesp_stat_inc(mn, field) SNMP_INC_STATS((mn)->stats, field)
 
 struct minesp_net *minesp_net(const struct net *net);
@@ -116,20 +129,21 @@ struct minesp_seqno {
 /**
  * struct minesp_sa - what minesp keeps for one minimal SA
  * @mn: the SA's network namespace
- * @salt: what the SN is XORed with to make the IV, so that a key that is added
- *	  again, its SN back at 1, does not repeat a nonce; 0 with SNs from the
- *	  clock, which do not repeat
+ * @iv_key: what makes an IV of the SN, see minesp_iv_init()
+ * @ivlen: bytes of IV in a packet
  * @seqno: SNs from the clock, and freshness; NULL for neither
  * @x: the SA itself; NULL once it dies
  * @lock: for following @x from the table, see sad.c
  * @list: in @mn->sas
  * @rcu: for freeing: the table's readers may still look
  *
- * @mn and @salt are set up before the SA is visible, and constant from then on.
+ * @mn, @iv_key and @ivlen are set up before the SA is visible, and constant from
+ * then on.
  */
 struct minesp_sa {
 	struct minesp_net *mn;
-	u64 salt;
+	siphash_key_t iv_key;
+	unsigned int ivlen;
 	struct minesp_seqno *seqno;
 	struct xfrm_state *x;
 	spinlock_t lock;	/* for following x from the table */
@@ -152,9 +166,6 @@ int minesp_types_register(void);
 void minesp_types_unregister(void);
 
 /* sad.c */
-#define MINESP_SAD_SLOTS	1024
-#define MINESP_SAD_SLOTS_MIN	2
-#define MINESP_SAD_SLOTS_MAX	1048576
 extern const struct seq_operations minesp_sad_seq_ops;
 void minesp_sad_add(struct minesp_sa *sa);
 void minesp_sad_del(struct minesp_sa *sa);
@@ -163,19 +174,17 @@ void minesp_sad_learn(struct minesp_sa *sa, __be32 spi);
 struct xfrm_state *minesp_sad_find(struct minesp_net *mn, __be32 spi);
 
 /* suite.c */
-struct crypto_aead *minesp_suite_init(struct xfrm_state *x,
+struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
 				      struct netlink_ext_ack *extack);
-__be64 minesp_iv(const struct minesp_sa *sa, u64 sn);
+void minesp_iv_init(struct minesp_sa *sa, const struct xfrm_state *x);
+void minesp_iv(const struct minesp_sa *sa, u64 sn, u8 *iv);
 
 /* crypt.c */
 int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb, int nfrags,
 		 __be32 seq_hi, crypto_completion_t done, bool encrypt);
 struct sk_buff *minesp_crypt_end(crypto_completion_data_t *data);
 
-/* seqno.c; the defaults are explained in sysctl.c */
-#define MINESP_SN_TICK_US	10000
-#define MINESP_SN_AHEAD		1000
-#define MINESP_RX_MAX_MS	30000
+/* seqno.c */
 void minesp_seqno_load(void);
 int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 		      struct netlink_ext_ack *extack);

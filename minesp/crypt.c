@@ -2,8 +2,6 @@
 /*
  * One AEAD operation on one packet, in place.
  */
-#include <net/esp.h>
-
 #include "minesp.h"
 
 /*
@@ -13,14 +11,15 @@
  */
 struct minesp_op {
 	struct sk_buff *skb;
-	__be32 aad[3 + 4];	/* SPI, SN, up to 16 bytes of IV */
+	__be32 aad[3 + 4];	/* SPI, SN, IV of up to 16 bytes */
 };
 
 /**
  * minesp_crypt - encrypt or decrypt a packet
  * @x: the SA
  * @skb: linear or with a frag list, and all of it writable; the ESP header is
- *	 at the transport header, complete, and in the linear part with the IV.
+ *	 at the transport header, complete, and in the linear part with the IV,
+ *	 if one is sent.
  *	 The packet ends with the ICV, or with the room for it.
  * @nfrags: what skb_cow_data() returned
  * @seq_hi: the upper half of the SN where ESN is used
@@ -36,9 +35,12 @@ int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb, int nfrags,
 		 __be32 seq_hi, crypto_completion_t done, bool encrypt)
 {
 	const struct ip_esp_hdr *esph = ip_esp_hdr(skb);
+	unsigned int sent_ivlen = minesp_sa(x)->ivlen;
 	struct crypto_aead *aead = x->data;
 	unsigned int ivlen = crypto_aead_ivsize(aead);
-	int offset = skb_transport_offset(skb) + sizeof(*esph) + ivlen;
+	int offset = skb_transport_offset(skb) + sizeof(*esph) + sent_ivlen;
+	/* An IV that is not sent is the SN, all 64 bits (RFC 8750 3). */
+	const __be32 sn[2] = { seq_hi, esph->seq_no };
 	int textlen = skb->len - offset;
 	struct aead_request *req;
 	struct scatterlist *sg;
@@ -65,8 +67,12 @@ int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb, int nfrags,
 	if (x->props.flags & XFRM_STATE_ESN)
 		*aad++ = seq_hi;
 	*aad++ = esph->seq_no;
-	memcpy(aad, esph->enc_data, ivlen);
-	memcpy(iv, esph->enc_data, ivlen);
+	/*
+	 * The crypto API's AEADs for ESP take the IV both as the IV and as the
+	 * end of the associated data.
+	 */
+	memcpy(iv, sent_ivlen ? (void *)esph->enc_data : sn, ivlen);
+	memcpy(aad, iv, ivlen);
 
 	sg_init_table(sg, 1 + nfrags);
 	sg_set_buf(sg, op->aad, (u8 *)aad - (u8 *)op->aad + ivlen);

@@ -5,7 +5,6 @@
  */
 #include <linux/icmp.h>
 #include <linux/icmpv6.h>
-#include <net/esp.h>
 #include <net/icmp.h>
 #include <net/ip6_route.h>
 #include <net/ndisc.h>
@@ -38,7 +37,7 @@ static int minesp_discard_dummy(struct xfrm_state *x, struct sk_buff *skb)
 static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 {
 	struct crypto_aead *aead = x->data;
-	int hlen = sizeof(struct ip_esp_hdr) + crypto_aead_ivsize(aead);
+	int hlen = sizeof(struct ip_esp_hdr) + minesp_sa(x)->ivlen;
 	int taillen = 2 + crypto_aead_authsize(aead);
 	struct minesp_net *mn = minesp_sa(x)->mn;
 	int network_hlen = skb_network_header_len(skb);
@@ -108,7 +107,7 @@ static void minesp_input_done(crypto_completion_data_t *data, int err)
 int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 {
 	struct crypto_aead *aead = x->data;
-	unsigned int hlen = sizeof(struct ip_esp_hdr) + crypto_aead_ivsize(aead);
+	unsigned int hlen = sizeof(struct ip_esp_hdr) + minesp_sa(x)->ivlen;
 	const struct xfrm_offload *xo = xfrm_offload(skb);
 	struct sk_buff *trailer;
 	int err;

@@ -6,7 +6,6 @@
 
 #include <linux/module.h>
 #include <linux/rcupdate.h>
-#include <net/net_namespace.h>
 #include <net/netns/generic.h>
 
 #include "minesp.h"
@@ -49,12 +48,13 @@ static int __net_init minesp_net_init(struct net *net)
 	if (!mn)
 		return err;
 	refcount_set(&mn->users, 1);
+	/* The defaults; sysctl.c explains them. */
 	mn->enabled = enabled;
-	mn->sad_slots = MINESP_SAD_SLOTS;
-	mn->sn_tick_us = MINESP_SN_TICK_US;
-	mn->sn_ahead = MINESP_SN_AHEAD;
-	mn->rx_max_age_ms = MINESP_RX_MAX_MS;
-	mn->rx_max_ahead_ms = MINESP_RX_MAX_MS;
+	mn->sad_slots = 1024;
+	mn->sn_tick_us = 10000;
+	mn->sn_ahead = 1000;
+	mn->rx_max_age_ms = 30000;
+	mn->rx_max_ahead_ms = 30000;
 	INIT_LIST_HEAD(&mn->sas);
 	mutex_init(&mn->sad_lock);
 	mn->stats = alloc_percpu_gfp(struct minesp_mib, GFP_KERNEL_ACCOUNT);

@@ -3,7 +3,6 @@
  * From plaintext to ESP.
  */
 #include <linux/ipv6.h>
-#include <net/esp.h>
 
 #include "minesp.h"
 
@@ -49,7 +48,6 @@ int minesp_output(struct xfrm_state *x, struct sk_buff *skb)
 	struct sk_buff *trailer;
 	int len, padlen, taillen;
 	int nfrags, err, i;
-	__be64 iv;
 	u8 *tail;
 	u64 sn;
 
@@ -86,8 +84,7 @@ int minesp_output(struct xfrm_state *x, struct sk_buff *skb)
 	esph = ip_esp_hdr(skb);
 	esph->spi = x->id.spi;
 	esph->seq_no = htonl(lower_32_bits(sn));
-	iv = minesp_iv(sa, sn);
-	memcpy(esph->enc_data, &iv, sizeof(iv));
+	minesp_iv(sa, sn, esph->enc_data);
 
 	skb_push(skb, -skb_network_offset(skb));
 	err = minesp_crypt(x, skb, nfrags, htonl(upper_32_bits(sn)),

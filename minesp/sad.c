@@ -23,7 +23,6 @@
 #include <linux/mm.h>
 #include <linux/proc_fs.h>
 #include <linux/seq_file.h>
-#include <uapi/linux/minesp.h>
 
 #include "minesp.h"
 
@@ -219,11 +218,11 @@ struct xfrm_state *minesp_sad_find(struct minesp_net *mn, __be32 spi)
  * SPI		hexadecimal
  * slot		where the table has a place for the SPI; - without a table
  * direct	whether the SA is in it; outbound SAs never are
- * suite	as ip xfrm names it
  * SN		how the SN is made when sending
  * last-sent	the SN of the last packet sent, 0 for none
  * last-rcvd	the highest SN received, 0 for none
  * destination	the address of the SA
+ * suite	as the crypto API names it
  */
 static void *minesp_sad_seq_start(struct seq_file *seq, loff_t *pos)
 {
@@ -254,7 +253,7 @@ static int minesp_sad_seq_show(struct seq_file *seq, void *v)
 	bool direct = false;
 
 	if (v == &mn->sas) {
-		seq_puts(seq, "SPI        slot    direct suite                         SN      last-sent  last-rcvd  destination\n");
+		seq_puts(seq, "SPI        slot    direct SN      last-sent  last-rcvd  destination      suite\n");
 		return 0;
 	}
 
@@ -279,16 +278,16 @@ static int minesp_sad_seq_show(struct seq_file *seq, void *v)
 		sent = x->replay.oseq;
 		rcvd = x->replay.seq;
 	}
-	seq_printf(seq, "0x%08x %-7ld %-6s %-29s %-7s %-10llu %-10llu ",
+	seq_printf(seq, "0x%08x %-7ld %-6s %-7s %-10llu %-10llu ",
 		   ntohl(x->id.spi), slot, direct ? "yes" : "no",
-		   x->aead->alg_name,
 		   x->props.extra_flags & MINESP_XFLAG_CLOCK ? "clock" :
 							       "counter",
 		   sent, rcvd);
 	if (x->props.family == AF_INET6)
-		seq_printf(seq, "%pI6c\n", &x->id.daddr.in6);
+		seq_printf(seq, "%-16pI6c", &x->id.daddr.in6);
 	else
-		seq_printf(seq, "%pI4\n", &x->id.daddr.a4);
+		seq_printf(seq, "%-16pI4", &x->id.daddr.a4);
+	seq_printf(seq, " %s\n", crypto_tfm_alg_name(crypto_aead_tfm(x->data)));
 	xfrm_state_put(x);
 	return 0;
 }

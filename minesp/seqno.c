@@ -26,7 +26,6 @@
 
 #include <linux/hrtimer.h>
 #include <linux/math64.h>
-#include <uapi/linux/minesp.h>
 
 #include "minesp.h"
 
@@ -176,21 +175,22 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 		flags |= MINESP_XFLAG_CLOCK;
 	if (!copy && !(flags & MINESP_XFLAG_ANY_AGE) && READ_ONCE(mn->rx_fresh))
 		flags |= MINESP_XFLAG_FRESH;
+	if (flags & MINESP_XFLAG_IMPLICIT_IV &&
+	    !(flags & (MINESP_XFLAG_CLOCK | MINESP_XFLAG_NEW_KEY)))
+		return minesp_refuse(extack, -EINVAL,
+				     "an implicit IV needs SNs that do not repeat under the key: from the clock, or with a new key, extra-flag 0x80000000");
 	if ((flags & MINESP_XFLAG_CLOCK && flags & MINESP_XFLAG_COUNTER) ||
-	    (flags & MINESP_XFLAG_FRESH && flags & MINESP_XFLAG_ANY_AGE)) {
-		NL_SET_ERR_MSG_MOD(extack,
-				   "contradictory bits in the top byte of extra-flag: clock or counter, fresh or any age");
-		return -EINVAL;
-	}
+	    (flags & MINESP_XFLAG_FRESH && flags & MINESP_XFLAG_ANY_AGE))
+		return minesp_refuse(extack, -EINVAL,
+				     "contradictory bits in the top byte of extra-flag: clock or counter, fresh or any age");
+	if (copy && flags & (MINESP_XFLAG_CLOCK | MINESP_XFLAG_FRESH |
+			     MINESP_XFLAG_IMPLICIT_IV))
+		return minesp_refuse(extack, -EOPNOTSUPP,
+				     "an SA with SNs from the clock, freshness or an implicit IV does not migrate; add it anew");
 	x->props.extra_flags = flags;
 	if (!(flags & (MINESP_XFLAG_CLOCK | MINESP_XFLAG_FRESH)))
 		return 0;
 
-	if (copy) {
-		NL_SET_ERR_MSG_MOD(extack,
-				   "an SA with SNs from the clock or with freshness does not migrate; add it anew");
-		return -EOPNOTSUPP;
-	}
 	s = kzalloc(sizeof(*s), GFP_KERNEL);
 	if (!s)
 		return -ENOMEM;
@@ -205,26 +205,20 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 	s->rx_max_ahead = (u64)READ_ONCE(mn->rx_max_ahead_ms) * NSEC_PER_MSEC;
 	s->end = x->props.flags & XFRM_STATE_ESN ? U64_MAX : U32_MAX;
 	s->soft = s->end;
-	if (!s->epoch) {
-		NL_SET_ERR_MSG_MOD(extack,
-				   "SNs from the clock, and freshness, need an epoch: set net.minesp.sn_epoch to when the key was made");
-		return -EINVAL;
-	}
+	if (!s->epoch)
+		return minesp_refuse(extack, -EINVAL,
+				     "SNs from the clock, and freshness, need an epoch: set net.minesp.sn_epoch to when the key was made");
 	if (!(flags & MINESP_XFLAG_CLOCK))
 		return 0;
 
 	now = minesp_clock();
 	sn = minesp_ticks(s, now);
-	if (now < s->epoch) {
-		NL_SET_ERR_MSG_MOD(extack,
-				   "the clock is before net.minesp.sn_epoch: one of them is wrong");
-		return -EINVAL;
-	}
-	if (sn >= s->end) {
-		NL_SET_ERR_MSG_MOD(extack,
-				   "no SNs are left since net.minesp.sn_epoch: use a new key with a new epoch, longer ticks, or ESN (flag esn)");
-		return -EINVAL;
-	}
+	if (now < s->epoch)
+		return minesp_refuse(extack, -EINVAL,
+				     "the clock is before net.minesp.sn_epoch: one of them is wrong");
+	if (sn >= s->end)
+		return minesp_refuse(extack, -EINVAL,
+				     "no SNs are left since net.minesp.sn_epoch: use a new key with a new epoch, longer ticks, or ESN (flag esn)");
 	minesp_seqno_changed(mn, s->tick, s->epoch, extack);
 	if (s->end == U32_MAX) {
 		s->soft = s->end - div_u64(s->end - sn, 10);
@@ -349,8 +343,7 @@ unlock:
  */
 int minesp_seqno_fresh(const struct xfrm_state *x, const struct sk_buff *skb)
 {
-	const struct minesp_sa *sa = minesp_sa(x);
-	const struct minesp_seqno *s = sa->seqno;
+	const struct minesp_seqno *s = minesp_sa(x)->seqno;
 	u64 sn, now;
 
 	if (!(x->props.extra_flags & MINESP_XFLAG_FRESH))
@@ -360,13 +353,11 @@ int minesp_seqno_fresh(const struct xfrm_state *x, const struct sk_buff *skb)
 	sn = (u64)ntohl(XFRM_SKB_CB(skb)->seq.input.hi) << 32 |
 	     ntohl(XFRM_SKB_CB(skb)->seq.input.low);
 	/* In ticks, since an SN in time may be more than 64 bits hold. */
-	if (now > s->rx_max_age && sn < minesp_ticks(s, now - s->rx_max_age)) {
-		minesp_stat_inc(sa->mn, MINESP_IN_TOO_OLD);
-		return -EINVAL;
-	}
-	if (sn > minesp_ticks(s, now + s->rx_max_ahead)) {
-		minesp_stat_inc(sa->mn, MINESP_IN_TOO_NEW);
-		return -EINVAL;
-	}
-	return 0;
+	if (now > s->rx_max_age && sn < minesp_ticks(s, now - s->rx_max_age))
+		minesp_stat_inc(minesp_sa(x)->mn, MINESP_IN_TOO_OLD);
+	else if (sn > minesp_ticks(s, now + s->rx_max_ahead))
+		minesp_stat_inc(minesp_sa(x)->mn, MINESP_IN_TOO_NEW);
+	else
+		return 0;
+	return -EINVAL;
 }

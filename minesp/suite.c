@@ -3,60 +3,133 @@
  * Cipher suites: which ones there are (RFC 8221), keys, and where each IV
  * comes from.
  */
+#include <crypto/authenc.h>
+
 #include "minesp.h"
 
 /*
- * One row, one suite. The crypto API's AEADs for ESP take the IV both as the
- * IV and as the end of the associated data.
+ * One row, one suite (aead in ip xfrm), or one half of a suite: any cipher (enc)
+ * goes with any authenticator (auth-trunc). xfrm has seen to it that an SA's names
+ * are of the right kind.
  */
-static const struct minesp_suite {
-	const char *aead;	/* name in the crypto API and in ip xfrm */
-	u16 icv_bits[2];	/* which ICVs there are, one or two */
+static const struct minesp_alg {
+	const char *name;	/* in the crypto API and in ip xfrm */
+	u16 icv_bits[2];	/* which ICVs there are, one or two; none for enc */
+	u16 implicit;		/* the ICV with which RFC 8750 has implicit IVs */
+	u16 key_bits;		/* 0: the crypto API knows which keys there are */
 	const char *usage;	/* the answer to any other ICV or key */
-} suites[] = {
+} algs[] = {
 	/* RFC 4106; with the ICV of 16 bytes: MUST in RFC 8221 */
-	{ "rfc4106(gcm(aes))", { 128, 128 }, KBUILD_MODNAME
-	  ": AES-GCM: an ICV of 128 bits; a key of 16, 24 or 32 bytes and 4 of salt" },
+	{ "rfc4106(gcm(aes))", { 128, 128 }, 128, 0,
+	  "minesp: AES-GCM: an ICV of 128 bits; a key of 16, 24 or 32 bytes and 4 of salt" },
 	/* RFC 7634; SHOULD */
-	{ "rfc7539esp(chacha20,poly1305)", { 128, 128 }, KBUILD_MODNAME
-	  ": ChaCha20-Poly1305: an ICV of 128 bits; a key of 32 bytes and 4 of salt" },
+	{ "rfc7539esp(chacha20,poly1305)", { 128, 128 }, 128, 0,
+	  "minesp: ChaCha20-Poly1305: an ICV of 128 bits; a key of 32 bytes and 4 of salt" },
 	/* RFC 4309; AES-CCM-8: SHOULD for constrained hosts */
-	{ "rfc4309(ccm(aes))", { 64, 128 }, KBUILD_MODNAME
-	  ": AES-CCM: an ICV of 64 or 128 bits; a key of 16, 24 or 32 bytes and 3 of salt" },
+	{ "rfc4309(ccm(aes))", { 64, 128 }, 64, 0,
+	  "minesp: AES-CCM: an ICV of 64 or 128 bits; a key of 16, 24 or 32 bytes and 3 of salt" },
 	/* RFC 4543, authentication alone; MAY */
-	{ "rfc4543(gcm(aes))", { 128, 128 }, KBUILD_MODNAME
-	  ": AES-GMAC: an ICV of 128 bits; a key of 16, 24 or 32 bytes and 4 of salt" },
+	{ "rfc4543(gcm(aes))", { 128, 128 }, 0, 0,
+	  "minesp: AES-GMAC: an ICV of 128 bits; a key of 16, 24 or 32 bytes and 4 of salt" },
+	/* RFC 3602; MUST */
+	{ "cbc(aes)", {}, 0, 0,
+	  "minesp: AES-CBC: a key of 16, 24 or 32 bytes" },
+	/* RFC 3686 */
+	{ "rfc3686(ctr(aes))", {}, 0, 0,
+	  "minesp: AES-CTR: a key of 16, 24 or 32 bytes and 4 of nonce" },
+	/* RFC 2410, authentication alone; MUST */
+	{ "ecb(cipher_null)", {}, 0, 0,
+	  "minesp: NULL encryption has no key: enc 'ecb(cipher_null)' ''" },
+	/* RFC 4868; MUST */
+	{ "hmac(sha256)", { 128, 128 }, 0, 256,
+	  "minesp: HMAC-SHA2-256: a key of 32 bytes; auth-trunc and 128 bits; auth means 96" },
+	/* RFC 4868; SHOULD */
+	{ "hmac(sha512)", { 256, 256 }, 0, 512,
+	  "minesp: HMAC-SHA2-512: a key of 64 bytes; auth-trunc and 256 bits" },
+	/* RFC 3566; SHOULD for constrained hosts */
+	{ "xcbc(aes)", { 96, 96 }, 0, 128,
+	  "minesp: AES-XCBC: a key of 16 bytes; auth-trunc and 96 bits" },
+	/* RFC 4494 */
+	{ "cmac(aes)", { 96, 96 }, 0, 128,
+	  "minesp: AES-CMAC: a key of 16 bytes; auth-trunc and 96 bits" },
 };
 
-/* A text that is not a literal. */
-static void minesp_say(struct netlink_ext_ack *extack, const char *text)
+/* What an SA asks for; with aead, both rows are the same. */
+struct minesp_suite {
+	const struct minesp_alg *enc, *auth;
+	unsigned int icv_bits;
+};
+
+static const struct minesp_alg *minesp_alg(const char *name)
 {
-	if (extack)
-		extack->_msg = text;
+	const struct minesp_alg *alg;
+
+	for (alg = algs; alg < algs + ARRAY_SIZE(algs); alg++)
+		if (!strcmp(alg->name, name))
+			return alg;
+	return NULL;
 }
 
-static const struct minesp_suite *minesp_suite_find(const struct xfrm_state *x,
-						    struct netlink_ext_ack *extack)
+static int minesp_suite_find(struct minesp_suite *s, const struct xfrm_state *x,
+			     struct netlink_ext_ack *extack)
 {
-	const struct minesp_suite *s;
+	if (x->aead) {
+		s->enc = minesp_alg(x->aead->alg_name);
+		s->auth = s->enc;
+		s->icv_bits = x->aead->alg_icv_len;
+	} else if (!x->ealg) {
+		return minesp_refuse(extack, -EINVAL,
+				     "authentication alone is aead 'rfc4543(gcm(aes))' KEY 128, or auth-trunc with enc 'ecb(cipher_null)' ''");
+	} else if (!x->aalg) {
+		return minesp_refuse(extack, -EOPNOTSUPP,
+				     "encryption without authentication is refused; use aead 'rfc4106(gcm(aes))' KEY 128, or add auth-trunc 'hmac(sha256)' KEY 128");
+	} else {
+		s->enc = minesp_alg(x->ealg->alg_name);
+		s->auth = minesp_alg(x->aalg->alg_name);
+		s->icv_bits = x->aalg->alg_trunc_len;
+	}
+	if (!s->enc)
+		return minesp_refuse(extack, -EOPNOTSUPP,
+				     "this cipher is too weak (RFC 8221), or unknown; use aead 'rfc4106(gcm(aes))' KEY 128, or extra-flag 0x02000000 for the kernel's own ESP");
+	if (!s->auth)
+		return minesp_refuse(extack, -EOPNOTSUPP,
+				     "this authenticator is too weak (RFC 8221), or unknown; use auth-trunc 'hmac(sha256)' KEY 128, or extra-flag 0x02000000 for the kernel's own ESP");
 
-	if (x->ealg && !x->aalg) {
-		NL_SET_ERR_MSG_MOD(extack,
-				   "encryption without authentication is refused; use aead 'rfc4106(gcm(aes))'");
-		return NULL;
-	}
-	for (s = suites; x->aead && s < suites + ARRAY_SIZE(suites); s++) {
-		if (strcmp(x->aead->alg_name, s->aead))
-			continue;
-		if (x->aead->alg_icv_len == s->icv_bits[0] ||
-		    x->aead->alg_icv_len == s->icv_bits[1])
-			return s;
-		minesp_say(extack, s->usage);
-		return NULL;
-	}
-	NL_SET_ERR_MSG_MOD(extack,
-			   "no such suite; use aead 'rfc4106(gcm(aes))' KEY 128, or extra-flag 0x02000000 for the kernel's own ESP");
-	return NULL;
+	if ((s->icv_bits != s->auth->icv_bits[0] &&
+	     s->icv_bits != s->auth->icv_bits[1]) ||
+	    (s->auth->key_bits && s->auth->key_bits != x->aalg->alg_key_len))
+		return minesp_say(extack, -EINVAL, s->auth->usage);
+	if (x->props.extra_flags & MINESP_XFLAG_IMPLICIT_IV &&
+	    s->icv_bits != s->auth->implicit)
+		return minesp_refuse(extack, -EOPNOTSUPP,
+				     "implicit IVs are for AES-GCM, ChaCha20-Poly1305 and AES-CCM with an ICV of 64 bits (RFC 8750)");
+	return 0;
+}
+
+/* Both keys, in the form that authenc wants. */
+static int minesp_setkeys(struct crypto_aead *aead, const struct xfrm_state *x)
+{
+	unsigned int authlen = DIV_ROUND_UP(x->aalg->alg_key_len, 8);
+	unsigned int enclen = DIV_ROUND_UP(x->ealg->alg_key_len, 8);
+	struct {
+		struct rtattr attr;
+		struct crypto_authenc_key_param param;
+		u8 keys[];
+	} *blob;
+	size_t size = struct_size(blob, keys, authlen + enclen);
+	int err;
+
+	blob = kmalloc(size, GFP_KERNEL);
+	if (!blob)
+		return -ENOMEM;
+	blob->attr.rta_type = CRYPTO_AUTHENC_KEYA_PARAM;
+	blob->attr.rta_len = RTA_LENGTH(sizeof(blob->param));
+	blob->param.enckeylen = cpu_to_be32(enclen);
+	memcpy(blob->keys, x->aalg->alg_key, authlen);
+	memcpy(blob->keys + authlen, x->ealg->alg_key, enclen);
+	err = crypto_aead_setkey(aead, (u8 *)blob, size);
+	kfree_sensitive(blob);
+	return err;
 }
 
 /**
@@ -65,48 +138,81 @@ static const struct minesp_suite *minesp_suite_find(const struct xfrm_state *x,
  * @extack: receives the reason of a refusal
  *
  * Return: the AEAD, for crypto_free_aead(); or an ERR_PTR: -EOPNOTSUPP for a
- * suite that minimal ESP does not have, the crypto API's error otherwise.
+ * suite that minimal ESP does not have, -EINVAL for one that is incomplete or has
+ * a wrong key or ICV, -ENOMEM, the crypto API's errors.
  */
-struct crypto_aead *minesp_suite_init(struct xfrm_state *x,
+struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
 				      struct netlink_ext_ack *extack)
 {
-	const struct minesp_suite *suite = minesp_suite_find(x, extack);
+	char name[CRYPTO_MAX_ALG_NAME];
 	struct crypto_aead *aead;
+	struct minesp_suite s;
 	int err;
 
-	if (!suite)
-		return ERR_PTR(-EOPNOTSUPP);
-
-	aead = crypto_alloc_aead(suite->aead, 0, 0);
-	if (IS_ERR(aead)) {
-		NL_SET_ERR_MSG_MOD(extack,
-				   "the kernel's crypto API does not have this suite");
-		return aead;
-	}
-	err = crypto_aead_setkey(aead, x->aead->alg_key,
-				 DIV_ROUND_UP(x->aead->alg_key_len, 8));
-	if (err) {
-		minesp_say(extack, suite->usage);
-		goto free;
-	}
-	err = crypto_aead_setauthsize(aead, x->aead->alg_icv_len / 8);
+	err = minesp_suite_find(&s, x, extack);
 	if (err)
-		goto free;
-	return aead;
+		return ERR_PTR(err);
 
-free:
-	crypto_free_aead(aead);
-	return ERR_PTR(err);
+	if (x->aead)
+		strscpy(name, s.enc->name, sizeof(name));
+	else
+		snprintf(name, sizeof(name), "authenc%s(%s,%s)",
+			 x->props.flags & XFRM_STATE_ESN ? "esn" : "",
+			 s.auth->name, s.enc->name);
+	aead = crypto_alloc_aead(name, 0, 0);
+	if (IS_ERR(aead))
+		return ERR_PTR(minesp_refuse(extack, PTR_ERR(aead),
+					     "the kernel's crypto API does not have this suite"));
+
+	if (x->aead)
+		err = crypto_aead_setkey(aead, x->aead->alg_key,
+					 DIV_ROUND_UP(x->aead->alg_key_len, 8));
+	else
+		err = minesp_setkeys(aead, x);
+	if (err == -EINVAL)
+		minesp_say(extack, err, s.enc->usage);
+	if (!err)
+		err = crypto_aead_setauthsize(aead, s.icv_bits / 8);
+	if (err) {
+		crypto_free_aead(aead);
+		return ERR_PTR(err);
+	}
+	return aead;
+}
+
+/**
+ * minesp_iv_init - prepare an SA for minesp_iv()
+ * @sa: the SA; it gets what it needs of randomness, once
+ * @x: its state, with the AEAD and the final extra_flags
+ *
+ * The IVs of AES-CBC have to be unpredictable (RFC 3602 3): they come from a
+ * PRF of the SN, under a random key. All others need to be unique under their
+ * key. The SN is; but a counter starts again at 1 when the key is added again, so
+ * it is XORed with a random number. An implicit IV is the SN.
+ */
+void minesp_iv_init(struct minesp_sa *sa, const struct xfrm_state *x)
+{
+	unsigned int ivlen = crypto_aead_ivsize(x->data);
+
+	sa->ivlen = x->props.extra_flags & MINESP_XFLAG_IMPLICIT_IV ? 0 : ivlen;
+	if (ivlen == sizeof(sa->iv_key) ||
+	    !(x->props.extra_flags & MINESP_XFLAG_CLOCK))
+		get_random_bytes(&sa->iv_key, sizeof(sa->iv_key));
 }
 
 /**
  * minesp_iv - the IV of a packet
  * @sa: the sending SA
  * @sn: the packet's SN
- *
- * Unique under the SA, since its SNs are. Nothing random is drawn for it.
+ * @iv: receives sa->ivlen bytes
  */
-__be64 minesp_iv(const struct minesp_sa *sa, u64 sn)
+void minesp_iv(const struct minesp_sa *sa, u64 sn, u8 *iv)
 {
-	return cpu_to_be64(sn ^ sa->salt);
+	__be64 words[2] = { cpu_to_be64(sn ^ sa->iv_key.key[0]) };
+
+	if (sa->ivlen == sizeof(words)) {
+		words[0] = cpu_to_be64(siphash_2u64(sn, 0, &sa->iv_key));
+		words[1] = cpu_to_be64(siphash_2u64(sn, 1, &sa->iv_key));
+	}
+	memcpy(iv, words, sa->ivlen);
 }

@@ -4,7 +4,6 @@
  */
 #include <linux/log2.h>
 #include <linux/sysctl.h>
-#include <net/net_namespace.h>
 
 #include "minesp.h"
 
@@ -20,8 +19,7 @@ static int minesp_do_sad_slots(CTL_TABLE *table, int write, void *buffer,
 	err = proc_douintvec(&tmp, write, buffer, lenp, ppos);
 	if (err || !write)
 		return err;
-	if (!is_power_of_2(slots) || slots < MINESP_SAD_SLOTS_MIN ||
-	    slots > MINESP_SAD_SLOTS_MAX)
+	if (!is_power_of_2(slots) || slots < 2 || slots > 1048576)
 		return -EINVAL;
 	return minesp_sad_resize(mn, slots);
 }

@@ -9,15 +9,11 @@
 #include <linux/ipv6.h>
 #include <linux/kmod.h>
 #include <linux/module.h>
-#include <linux/random.h>
-#include <net/esp.h>
-#include <uapi/linux/minesp.h>
 
 #include "minesp.h"
 
 static struct minesp_family {
 	unsigned short family;
-	bool present;			/* the host speaks this family */
 	const struct xfrm_type *stock;	/* esp4's or esp6's, pinned; or NULL */
 } families[] = {
 	{ .family = AF_INET },
@@ -35,11 +31,9 @@ static int minesp_hand_over(struct xfrm_state *x, struct netlink_ext_ack *extack
 		families[x->props.family == AF_INET6].stock;
 	int err;
 
-	if (!stock) {
-		NL_SET_ERR_MSG_MOD(extack,
-				   "the kernel's own ESP is not there (esp4, esp6); only minimal SAs can be added");
-		return -EPROTONOSUPPORT;
-	}
+	if (!stock)
+		return minesp_refuse(extack, -EPROTONOSUPPORT,
+				     "the kernel's own ESP is not there (esp4, esp6); only minimal SAs can be added");
 	__module_get(stock->owner);
 	x->type = stock;
 	err = stock->init_state(x, extack);
@@ -52,49 +46,33 @@ static int minesp_hand_over(struct xfrm_state *x, struct netlink_ext_ack *extack
 }
 
 /* What minimal ESP leaves out (RFC 9333), and what would break its promises. */
-static int minesp_refuse(const struct xfrm_state *x,
-			 struct netlink_ext_ack *extack)
+static int minesp_check(const struct xfrm_state *x,
+			struct netlink_ext_ack *extack)
 {
-	if (ntohl(x->id.spi) <= 255) {
-		NL_SET_ERR_MSG_MOD(extack,
-				   "SPIs 0-255 are reserved (RFC 4303 2.1); use one above 255");
-		return -EINVAL;
-	}
+	if (ntohl(x->id.spi) <= 255)
+		return minesp_refuse(extack, -EINVAL,
+				     "SPIs 0-255 are reserved (RFC 4303 2.1); use one above 255");
 	if (x->props.mode != XFRM_MODE_TRANSPORT &&
-	    x->props.mode != XFRM_MODE_TUNNEL) {
-		NL_SET_ERR_MSG_MOD(extack,
-				   "only transport and tunnel mode, not BEET; extra-flag 0x02000000 chooses the kernel's own ESP");
-		return -EOPNOTSUPP;
-	}
-	if (x->encap) {
-		NL_SET_ERR_MSG_MOD(extack,
-				   "no UDP or TCP encapsulation; extra-flag 0x02000000 chooses the kernel's own ESP");
-		return -EOPNOTSUPP;
-	}
-	if (x->tfcpad) {
-		NL_SET_ERR_MSG_MOD(extack,
-				   "no TFC padding (RFC 9333 5); extra-flag 0x02000000 chooses the kernel's own ESP");
-		return -EOPNOTSUPP;
-	}
-	if (x->props.extra_flags & XFRM_SA_XFLAG_OSEQ_MAY_WRAP) {
-		NL_SET_ERR_MSG_MOD(extack,
-				   "oseq-may-wrap would repeat SNs and nonces; rekey, or use ESN (flag esn)");
-		return -EINVAL;
-	}
+	    x->props.mode != XFRM_MODE_TUNNEL)
+		return minesp_refuse(extack, -EOPNOTSUPP,
+				     "only transport and tunnel mode, not BEET; extra-flag 0x02000000 chooses the kernel's own ESP");
+	if (x->encap)
+		return minesp_refuse(extack, -EOPNOTSUPP,
+				     "no UDP or TCP encapsulation; extra-flag 0x02000000 chooses the kernel's own ESP");
+	if (x->tfcpad)
+		return minesp_refuse(extack, -EOPNOTSUPP,
+				     "no TFC padding (RFC 9333 5); extra-flag 0x02000000 chooses the kernel's own ESP");
+	if (x->props.extra_flags & XFRM_SA_XFLAG_OSEQ_MAY_WRAP)
+		return minesp_refuse(extack, -EINVAL,
+				     "oseq-may-wrap would repeat SNs and nonces; rekey, or use ESN (flag esn)");
 	return 0;
 }
-
-#define MINESP_XFLAG_UNKNOWN						\
-	(MINESP_XFLAG_MASK &						\
-	 ~(MINESP_XFLAG_MINIMAL | MINESP_XFLAG_STOCK |			\
-	   MINESP_XFLAG_CLOCK | MINESP_XFLAG_COUNTER |			\
-	   MINESP_XFLAG_FRESH | MINESP_XFLAG_ANY_AGE))
 
 /* Minimal (1) or stock (0)? Negative: the SA's own bits make no sense. */
 static int minesp_choose(struct xfrm_state *x, struct netlink_ext_ack *extack)
 {
 	u32 flags = x->props.extra_flags & MINESP_XFLAG_MASK;
-	bool minimal = flags & MINESP_XFLAG_MINIMAL;
+	bool minimal = !(flags & MINESP_XFLAG_STOCK);
 
 	/*
 	 * An SA that is valid already is the copy that migration makes of one;
@@ -104,17 +82,9 @@ static int minesp_choose(struct xfrm_state *x, struct netlink_ext_ack *extack)
 		minimal = x->km.state != XFRM_STATE_VALID &&
 			  READ_ONCE(minesp_net(xs_net(x))->enabled);
 
-	if (flags & MINESP_XFLAG_UNKNOWN ||
-	    (flags & MINESP_XFLAG_STOCK && flags != MINESP_XFLAG_STOCK)) {
-		NL_SET_ERR_MSG_MOD(extack,
-				   "unknown or contradictory bits in the top byte of extra-flag");
-		return -EINVAL;
-	}
-	if (flags && flags != MINESP_XFLAG_STOCK && !minimal) {
-		NL_SET_ERR_MSG_MOD(extack,
-				   "these bits of extra-flag are for minimal SAs; add 0x01000000, or set net.minesp.enabled");
-		return -EINVAL;
-	}
+	if (!minimal && flags & ~MINESP_XFLAG_STOCK)
+		return minesp_refuse(extack, -EINVAL,
+				     "these bits of extra-flag are for minimal SAs: with 0x01000000 or net.minesp.enabled, and without 0x02000000");
 	return minimal;
 }
 
@@ -137,7 +107,7 @@ static int minesp_init_minimal(struct xfrm_state *x,
 		x->type_offload = NULL;
 	}
 
-	err = minesp_refuse(x, extack);
+	err = minesp_check(x, extack);
 	if (err)
 		return err;
 
@@ -160,11 +130,9 @@ static int minesp_init_minimal(struct xfrm_state *x,
 	err = minesp_seqno_init(sa, x, extack);
 	if (err)
 		return err;
-	if (!(x->props.extra_flags & MINESP_XFLAG_CLOCK))
-		sa->salt = get_random_u64();
+	minesp_iv_init(sa, x);
 
-	x->props.header_len = sizeof(struct ip_esp_hdr) +
-			      crypto_aead_ivsize(aead);
+	x->props.header_len = sizeof(struct ip_esp_hdr) + sa->ivlen;
 	if (x->props.mode == XFRM_MODE_TUNNEL)
 		x->props.header_len += x->props.family == AF_INET6 ?
 			sizeof(struct ipv6hdr) : sizeof(struct iphdr);
@@ -223,7 +191,6 @@ static int minesp_pin_stock(struct minesp_family *f)
 
 	rcu_read_lock();
 	afinfo = xfrm_state_afinfo_get_rcu(f->family);
-	f->present = afinfo;
 	f->stock = afinfo ? READ_ONCE(afinfo->type_esp) : NULL;
 	if (f->stock && !try_module_get(f->stock->owner)) {
 		/* It is being unloaded: its slot is not ours to give back. */
@@ -231,7 +198,7 @@ static int minesp_pin_stock(struct minesp_family *f)
 		err = -EBUSY;
 	}
 	rcu_read_unlock();
-	if (f->present && !f->stock && !err)
+	if (afinfo && !f->stock && !err)
 		pr_info("no stock ESP for %s: load esp%d before minesp, not after\n",
 			f->family == AF_INET6 ? "IPv6" : "IPv4",
 			f->family == AF_INET6 ? 6 : 4);
@@ -240,8 +207,7 @@ static int minesp_pin_stock(struct minesp_family *f)
 
 static void minesp_unpin_stock(struct minesp_family *f)
 {
-	if (f->stock)
-		module_put(f->stock->owner);
+	module_put(f->stock ? f->stock->owner : NULL);
 }
 
 /**
@@ -262,11 +228,10 @@ int minesp_types_register(void)
 	for (i = 0; i < ARRAY_SIZE(families); i++) {
 		struct minesp_family *f = &families[i];
 
-		if (!f->present)
-			continue;
 		/*
 		 * An SA that is added between the two calls finds no type; the
-		 * core then asks modprobe for one, and looks again.
+		 * core then asks modprobe for one, and looks again. It refuses
+		 * a family that the host does not speak.
 		 */
 		if (f->stock)
 			xfrm_unregister_type(f->stock, f->family);

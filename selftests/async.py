@@ -11,6 +11,8 @@ import interop
 import lib
 import packets
 
+CBC = (f"enc cbc(aes) 0x{bytes(range(16)).hex()} "
+       f"auth-trunc hmac(sha256) 0x{bytes(range(32)).hex()} 128")
 SIZES = [*range(1, 17), *range(1440, 1480), 4000, 65000]
 TRACING = pathlib.Path("/sys/kernel/tracing")
 
@@ -42,12 +44,13 @@ def completions():
             write(probes, f"-:minesp/{name}\n")
 
 
-def traffic(template, *mode):
-    with crypto.preferred(template) as users, completions() as calls:
+def traffic(template, *mode, name="rfc4106(gcm(aes))", **more):
+    with (crypto.preferred(template, name) as users,
+          completions() as calls):
         with lib.hosts() as (a, b):
-            a.sas(*mode)
+            a.sas(*mode, **more)
             lib.equal(users(), 2, "SAs with the cipher")
-        interop.talk("minimal", *mode, SIZES)
+        interop.talk("minimal", *mode, SIZES, **more)
         for name, n in calls().items():
             assert n > len(SIZES), f"{name} called {n} times only"
 
@@ -63,6 +66,13 @@ def cases():
                      ("tunnel", 6, 4)):
             yield (f"{kind}: traffic, {mode[0]} IPv{mode[1]} in IPv{mode[2]}",
                    lambda t=kind, m=mode: traffic(t, *m))
+        for name, words in (("authenc(hmac(sha256),cbc(aes))", ""),
+                            ("authencesn(hmac(sha256),cbc(aes))", "flag esn")):
+            yield (f"{kind}: traffic, {name}",
+                   lambda t=kind, n=name, w=words: traffic(
+                       t, "tunnel", 4, 4, name=n, suite=CBC, words=w))
+        yield (f"{kind}: traffic, implicit IV", lambda t=kind: traffic(
+            t, "transport", 6, 6, words="extra-flag 0xc0000000"))
         for what, function, args in (
                 ("dummy packets", packets.dummy, ("transport", 4, 4)),
                 ("dummy packets, tunnel", packets.dummy, ("tunnel", 4, 6)),

@@ -105,7 +105,8 @@ def follows():
             lib.equal(p.oseq(), sn, "oseq")
             if not i:
                 lib.wait_for("the clock", lambda: p.ticks(now()) > sn)
-        lib.equal(sad.listed(p.a)[lib.SPI["b"]][4:6], ["clock", str(sn)],
+        said = sad.listed(p.a)[lib.SPI["b"]]
+        lib.equal((said["SN"], said["last-sent"]), ("clock", str(sn)),
                   "/proc/net/minesp")
         lib.equal(p.a.errors(), {}, "errors")
 
@@ -383,7 +384,7 @@ def refused():
                  CLOCK, "no SNs are left"),
                 ({}, "extra-flag 0x0c000000", "contradictory"),
                 ({}, "extra-flag 0x30000000", "contradictory"),
-                ({}, "extra-flag 0x06000000", "contradictory"),
+                ({}, "extra-flag 0x06000000", "are for minimal SAs"),
                 ({"enabled": 0}, CLOCK, "for minimal SAs")):
             a.settings(**settings)
             said = add(words)

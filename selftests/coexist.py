@@ -180,10 +180,15 @@ def migrated():
             assert new[1] in said, said
             lib.equal("1000000" in said, minimal, "minimal")
         a.sysctl("net.minesp.enabled", 1)
-        a.sas("tunnel", 4, 4)
-        assert xfrm.migrate(a, selector, old, new, encap=True)
-        lib.equal(lib.sh(f"ip -n {a.ns} xfrm state list dst {new[1]}"), "",
-                  "SA behind NAT")
+        a.settings(sn_epoch=1)
+        # Behind a NAT; SNs from the clock, freshness, an implicit IV
+        for words, encap in (("", True), ("extra-flag 0x04000000 flag esn", False),
+                             ("extra-flag 0x10000000 flag esn", False),
+                             ("extra-flag 0xc0000000", False)):
+            a.sas("tunnel", 4, 4, words)
+            assert xfrm.migrate(a, selector, old, new, encap=encap), words
+            lib.equal(lib.sh(f"ip -n {a.ns} xfrm state list dst {new[1]}"), "",
+                      f"SA that has moved: {words}")
 
 
 def alone():

@@ -42,18 +42,25 @@ def drivers(name):
     return found
 
 
-# Works on any machine, and completes at once, as what cryptd wraps has to.
-GENERIC = "rfc4106(gcm_base(ctr(aes-generic),ghash-generic))"
+# They work on any machine, and complete at once, as what cryptd wraps has to.
+GENERIC = {
+    "rfc4106(gcm(aes))": "rfc4106(gcm_base(ctr(aes-generic),ghash-generic))",
+    "authenc(hmac(sha256),cbc(aes))":
+        "authenc(hmac(sha256-generic),cbc(aes-generic))",
+    "authencesn(hmac(sha256),cbc(aes))":
+        "authencesn(hmac(sha256-generic),cbc(aes-generic))",
+}
 
 
 @contextlib.contextmanager
 def preferred(template, name="rfc4106(gcm(aes))"):
     """Yields a function: the number of users that it has now."""
+    generic = GENERIC[name]
     if template == "cryptd" and os.uname().release.startswith("6.1."):
         raise lib.Skip("the cryptd of 6.1 fails the kernel's own test of it")
     lib.sh("modprobe -a crypto_user pcrypt cryptd", check=False)
-    made = f"{template}({GENERIC})"
-    for driver, priority in ((GENERIC, 1), (made, 10000)):
+    made = f"{template}({generic})"
+    for driver, priority in ((generic, 1), (made, 10000)):
         err = _ask(CRYPTO_MSG_NEWALG, driver, priority)
         if err not in (0, errno.EEXIST):
             raise lib.Skip(f"no {driver}: {errno.errorcode[err]}")
@@ -62,6 +69,6 @@ def preferred(template, name="rfc4106(gcm(aes))"):
         yield lambda: int(drivers(name)[made]["refcnt"]) - unused
     finally:
         # SAs give it up a little after they are deleted.
-        for driver in (made, GENERIC):
+        for driver in (made, generic):
             lib.wait_for(f"{driver} is given up",
                          lambda: not _ask(CRYPTO_MSG_DELALG, driver))

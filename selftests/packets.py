@@ -32,6 +32,7 @@ HEADER, IV, ICV = 8, 8, 16  # bytes of an AES-GCM packet
 
 class Peer:
     """Scapy on host b, and a socket on host a that gets what arrives."""
+    block = 4   # bytes that padding aligns to
 
     def __init__(self, a, b, mode, inner, outer, window=32, words="",
                  suite=lib.SUITE):
@@ -74,7 +75,7 @@ class Peer:
             self.seq += 1
             seq = self.seq
         if padding is None:
-            padding = bytes(range(1, 1 + -(len(payload) + 2) % 4))
+            padding = bytes(range(1, 1 + -(len(payload) + 2) % self.block))
         plain = _ESPPlain(spi=spi, seq=seq, iv=random.randbytes(IV),
                           data=payload, padding=padding, nh=nh,
                           padlen=len(padding) if padlen is None else padlen)
@@ -210,6 +211,25 @@ def send(mode, inner, outer):
                 lib.equal(packet.plen, len(packet) - 40, "IP length")
         lib.equal(len(ivs), seq, "different IVs")
         lib.equal(p.a.stats()["OutPackets"], seq, "OutPackets")
+
+
+def worn_out(words, wanted):
+    """An SA that may send packets with these SNs, and no more."""
+    with meet(Peer, "transport", 4, 4, words=words) as p:
+        found = []
+        for _ in wanted:
+            p.app.send(b"one more")
+            found.append(p.capture()[ESP].seq)
+        lib.equal(found, wanted, "SNs")
+        for _ in range(3):
+            try:
+                p.app.send(b"one too many")
+            except OSError:
+                pass
+        p.wire.settimeout(0)
+        with contextlib.suppress(BlockingIOError):
+            raise AssertionError(f"sent, too: {p.capture()}")
+        lib.equal(p.a.stats()["OutPackets"], len(wanted), "OutPackets")
 
 
 def dummy(mode, inner, outer):
@@ -391,6 +411,14 @@ def cases():
         yield f"receive, {name}", lambda args=args: receive(*args)
         yield f"send, {name}", lambda args=args: send(*args)
         yield f"dummy packets, {name}", lambda args=args: dummy(*args)
+    # RFC 4303 3.3.3: an SN that would be 0 again is not sent.
+    last = 0xffffffff
+    yield "no SNs left", lambda: worn_out(f"replay-oseq {last - 3}",
+                                          [last - 2, last - 1, last])
+    for words in ("", " flag esn"):
+        for limit in ("packet-hard 3", "byte-hard 40"):     # of 16 bytes each
+            yield (f"limit {limit}{words}", lambda w=words, n=limit: worn_out(
+                f"limit {n}{w}", [1, 2, 3]))
     for f in (4, 6):
         yield f"truncated, IPv{f}", lambda f=f: truncated(f)
         yield f"fragments, IPv{f}", lambda f=f: fragments(f)

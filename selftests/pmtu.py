@@ -55,13 +55,13 @@ def path():
             h.delete()
 
 
-def found(mode, inner, outer, words):
+def found(mode, inner, outer, words, suite=lib.SUITE):
     """The path MTU that a finds, in bytes of the inner packet; and does that
     much get through?"""
     kind = "inner" if mode == "tunnel" else "outer"
     with path() as (a, b):
         for h in (a, b):
-            h.sas(mode, inner, outer, words)
+            h.sas(mode, inner, outer, words, suite)
         source, sink = (h.socket(lib.families(h.address(inner)),
                                  socket.SOCK_DGRAM) for h in (a, b))
         sink.bind((b.address(inner, kind), PORT))
@@ -102,8 +102,15 @@ def found(mode, inner, outer, words):
         return result
 
 
-def same_as_stock(*args):
-    lib.equal(found(*args, ""), found(*args, lib.XFLAG_STOCK),
+def same_as_stock(*args, **more):
+    lib.equal(found(*args, "", **more), found(*args, lib.XFLAG_STOCK, **more),
+              "MTU of the link, of the path")
+
+
+def implicit_iv(*args):
+    """8 bytes less of overhead."""
+    lib.equal(found(*args, "extra-flag 0xc0000000"),
+              tuple(n + 8 for n in found(*args, "")),
               "MTU of the link, of the path")
 
 
@@ -138,6 +145,14 @@ def cases():
     for mode, inner, outer in lib.MODES:
         yield (f"path MTU, {mode}, IPv{inner} in IPv{outer}",
                lambda args=(mode, inner, outer): same_as_stock(*args))
+    # Blocks of 16 bytes
+    cbc = (f"enc cbc(aes) 0x{bytes(range(16)).hex()} "
+           f"auth-trunc hmac(sha512) 0x{bytes(range(64)).hex()} 256")
+    yield "path MTU, AES-CBC, transport", lambda: same_as_stock(
+        "transport", 6, 6, suite=cbc)
+    yield "path MTU, AES-CBC, tunnel", lambda: same_as_stock(
+        "tunnel", 6, 4, suite=cbc)
+    yield "path MTU, implicit IV", lambda: implicit_iv("tunnel", 4, 4)
     for family in (4, 6):
         yield f"too big for IPv{family}", lambda f=family: too_big(f)
 

@@ -9,6 +9,15 @@ A, B = (lib.ADDRESSES["outer", 4][h] for h in "ab")
 KEY = lib.KEYS[128]
 STOCK = "0x02000000"
 
+# Bytes of the key
+WEAK_CIPHERS = {"cbc(des)": 8, "cbc(des3_ede)": 24, "cbc(blowfish)": 16,
+                "cbc(cast5)": 16, "cbc(camellia)": 16, "cbc(serpent)": 16}
+# Bytes of the key, bits of the ICV
+WEAK_AUTHS = {"hmac(md5)": (16, 96), "hmac(sha1)": (20, 96),
+              "hmac(sha384)": (48, 192), "hmac(rmd160)": (20, 96)}
+AUTHS = {"hmac(sha256)": (32, 128), "hmac(sha512)": (64, 256),
+         "xcbc(aes)": (16, 96), "cmac(aes)": (16, 96)}
+
 
 class Spares:
     """A namespace for SAs without traffic."""
@@ -24,6 +33,17 @@ class Spares:
 def add(host, words, check=True, spi="0x1000", mode="transport"):
     return host.ip(f"xfrm state add src {A} dst {B} proto esp spi {spi} "
                    f"mode {mode} {words}", check)
+
+
+def key(length):
+    """Of so many bytes, as ip xfrm takes it."""
+    return "0x" + bytes(range(1, 1 + length)).hex() if length else "''"
+
+
+def available(words):
+    """Whether the kernel's own ESP takes it."""
+    with Spares() as host:
+        return not add(host, f"{words} {lib.XFLAG_STOCK}", check=False)
 
 
 def refcount(module):
@@ -114,26 +134,58 @@ def cases():
     for bits in (64, 96):
         yield (f"ICV of {bits} bits",
                lambda n=bits: refused(f"{gcm} {n}", "AES-GCM: an ICV of 128 bits"))
-    yield ("encryption without authentication",
-           lambda: refused(f"enc cbc(aes) 0x{bytes(16).hex()}",
-                           "without authentication"))
     yield ("AES-CCM-12",
-           lambda: refused(f"aead rfc4309(ccm(aes)) 0x{bytes(19).hex()} 96",
+           lambda: refused(f"aead rfc4309(ccm(aes)) {key(19)} 96",
                            "AES-CCM: an ICV of 64 or 128 bits"))
-    yield ("a suite that is not in the table",
-           lambda: refused(f"enc cbc(aes) 0x{bytes(16).hex()} "
-                           f"auth-trunc hmac(sha256) 0x{bytes(32).hex()} 128",
-                           "no such suite", stock=True))
-    yield ("a weak suite",
-           lambda: refused(f"enc cbc(des3_ede) 0x{bytes(range(24)).hex()} "
-                           f"auth hmac(md5) 0x{bytes(16).hex()}",
-                           "no such suite"))
+    cbc, sha256 = f"enc cbc(aes) {key(16)}", f"auth-trunc hmac(sha256) {key(32)}"
+    for enc in (cbc, "enc ecb(cipher_null) ''"):
+        yield (f"{enc.split()[1]} without authentication",
+               lambda e=enc: refused(e, "without authentication"))
+    for cipher, length in WEAK_CIPHERS.items():
+        yield (f"the cipher {cipher}", lambda c=cipher, n=length: refused(
+            f"enc {c} {key(n)} {sha256} 128", "this cipher is too weak",
+            stock=available(f"enc {c} {key(n)} {sha256} 128")))
+    for mac, (length, icv) in WEAK_AUTHS.items():
+        words = f"{cbc} auth-trunc {mac} {key(length)} {icv}"
+        yield (f"the authenticator {mac}", lambda w=words: refused(
+            w, "this authenticator is too weak", stock=available(w)))
+    yield ("digest_null",
+           lambda: refused(f"{cbc} auth digest_null ''",
+                           "this authenticator is too weak"))
+    # What ip's auth means: the kernel's default, 96 bits
+    yield ("HMAC-SHA2-256 of 96 bits",
+           lambda: refused(f"{cbc} auth hmac(sha256) {key(32)}",
+                           "auth-trunc and 128 bits"))
+    for mac, (length, right) in AUTHS.items():
+        for n, icv in ((length, right - 32), (length - 1, right),
+                       (length + 8, right), (0, right)):
+            yield (f"{mac} with a key of {n} bytes, {icv} bits",
+                   lambda m=mac, n=n, i=icv: refused(
+                       f"{cbc} auth-trunc {m} {key(n)} {i}",
+                       f"a key of {AUTHS[m][0]} bytes"))
+    for cipher, n in (("cbc(aes)", 17), ("cbc(aes)", 0),
+                      ("rfc3686(ctr(aes))", 16)):
+        yield (f"{cipher} with a key of {n} bytes",
+               lambda c=cipher, n=n: refused(f"enc {c} {key(n)} {sha256} 128",
+                                             "a key of 16, 24 or 32 bytes"))
+    yield ("NULL encryption with a key",
+           lambda: refused(f"enc ecb(cipher_null) {key(16)} {sha256} 128",
+                           "has no key"))
+    new = "extra-flag 0xc0000000"
+    for name, words in (("AES-CCM-16", f"aead rfc4309(ccm(aes)) {key(19)} 128"),
+                        ("AES-GMAC", f"aead rfc4543(gcm(aes)) {key(20)} 128"),
+                        ("AES-CTR", f"enc rfc3686(ctr(aes)) {key(20)} {sha256} 128")):
+        yield (f"an implicit IV with {name}",
+               lambda w=words: refused(f"{w} {new}", "implicit IVs are for"))
+    yield ("an implicit IV that nothing keeps unique",
+           lambda: refused(f"{gcm} 128 extra-flag 0x40000000",
+                           "needs SNs that do not repeat"))
     yield ("a key that is too short",
            lambda: refused(f"{lib.AEAD} {KEY[:-2]} 128", "a key of 16, 24 or 32 bytes and 4 of salt"))
-    for flags in ("0x03000000", "0x80000000", "0x81000000"):
+    for flags in ("0x03000000", "0x0a000000", "0x42000000", "0x82000000"):
         yield (f"extra-flag {flags}",
                lambda f=flags: refused(f"{gcm} 128 extra-flag {f}",
-                                       "unknown or contradictory"))
+                                       "are for minimal SAs"))
 
 
 if __name__ == "__main__":

@@ -22,15 +22,15 @@ PORT = 5001
 
 
 def listed(host):
-    """/proc/net/minesp as {SPI: its line's fields}."""
+    """/proc/net/minesp as {SPI: {heading: field}}."""
     with host.inside():
         with open("/proc/thread-self/net/minesp") as f:
-            lines = f.read().splitlines()[1:]
-    return {int(f[0], 16): f for f in map(str.split, lines)}
+            heading, *lines = map(str.split, f)
+    return {int(line[0], 16): dict(zip(heading, line)) for line in lines}
 
 
 def is_direct(host, spi):
-    return listed(host)[spi][2] == "yes"
+    return listed(host)[spi]["direct"] == "yes"
 
 
 def direct(mode, inner, outer, words=""):
@@ -48,10 +48,11 @@ def direct(mode, inner, outer, words=""):
             lib.equal((is_direct(h, lib.SPI[h.name]),
                        is_direct(h, lib.SPI[h.peer])), (True, False),
                       "direct: in, out")
-            lib.equal(listed(h)[lib.SPI[h.peer]][5], str(stats["OutPackets"]),
-                      "last SN sent")
-            lib.equal(listed(h)[lib.SPI[h.name]][6], str(stats["InPackets"]),
-                      "last SN received")
+            sas = listed(h)
+            lib.equal(sas[lib.SPI[h.peer]]["last-sent"],
+                      str(stats["OutPackets"]), "last SN sent")
+            lib.equal(sas[lib.SPI[h.name]]["last-rcvd"],
+                      str(stats["InPackets"]), "last SN received")
 
 
 def sa(host, spi, dst=None, src=None, words="", check=True, verb="add",
@@ -337,7 +338,7 @@ def rekey():
                 ips[a].stdin.flush()
                 # In use; then all that the old SA has carried has arrived.
                 lib.wait_for("traffic on the new SA",
-                             lambda: int(listed(a)[spi][5]))
+                             lambda: int(listed(a)[spi]["last-sent"]))
                 mark = sent[0]
                 lib.wait_for("arrivals", lambda: len(got) > mark)
                 if n % 50 == 0:

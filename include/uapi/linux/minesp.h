@@ -43,4 +43,18 @@
 #define MINESP_XFLAG_FRESH	0x10000000
 #define MINESP_XFLAG_ANY_AGE	0x20000000
 
+/*
+ * The IV is not sent: it is the SN (RFC 8750). Both ends need it; the kernel's own
+ * ESP does not have it. With AES-GCM, AES-CCM with an ICV of 64 bits, and
+ * ChaCha20-Poly1305, EOPNOTSUPP otherwise; and only where SNs do not repeat under
+ * the key: with SNs from the clock, or with MINESP_XFLAG_NEW_KEY, EINVAL otherwise.
+ */
+#define MINESP_XFLAG_IMPLICIT_IV	0x40000000
+
+/*
+ * Whoever adds the SA promises that its key has never been used, and will not be
+ * in another SA that sends.
+ */
+#define MINESP_XFLAG_NEW_KEY	0x80000000
+
 #endif
