@@ -14,7 +14,8 @@
 packages="gcc libc6-dev make kmod perl rsync sparse xz-utils
 	linux-source-6.12 $HEADERS
 	busybox-static qemu-system-x86 python3-venv
-	iproute2 iputils-ping ethtool tcpdump python3-scapy python3-cryptography"
+	iproute2 iputils-ping ethtool tcpdump python3-scapy python3-cryptography
+	tshark charon-systemd strongswan-swanctl"
 
 installed()
 {
@@ -32,6 +33,10 @@ if [ "$missing" ]; then
 	apt-get -q update &&
 		apt-get -q install -y --no-install-recommends $missing ||
 		die "apt-get failed: see above; then try again"
+	# The tests start strongSwan themselves; nobody has asked for a service.
+	case $missing in *charon-systemd*)
+		[ -d /run/systemd/system ] && systemctl -q disable --now strongswan
+	esac
 fi
 
 # Unpacked, not installed: the host's boot menu is not ours to change.

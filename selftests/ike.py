@@ -1,0 +1,263 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""A real IKE daemon, strongSwan, on both hosts: it negotiates keys, SPIs and
+suites, with a stock peer and a minimal one, and rekeys again and again under
+traffic that loses no packet."""
+import contextlib
+import os
+import pathlib
+import re
+import select
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+
+import lib
+
+DAEMON = "charon-systemd"
+REKEYS = 4
+PORT = 6000
+
+STRONGSWAN = """
+charon-systemd {{
+    load_modular = no
+    load = random nonce aes sha1 sha2 hmac kdf gmp kernel-netlink socket-default vici
+    delete_rekeyed_delay = 1
+    syslog {{
+    }}
+    plugins {{
+        vici {{
+            socket = unix://{vici}
+        }}
+    }}
+    filelog {{
+        log {{
+            path = {dir}/log
+            default = 1
+        }}
+    }}
+}}
+swanctl {{
+    load = random
+}}
+"""
+
+SWANCTL = """
+connections {{
+    minesp {{
+        version = 2
+        local_addrs = {me}
+        remote_addrs = {peer}
+        proposals = aes128-sha256-modp2048
+        local {{
+            auth = psk
+            id = {name}
+        }}
+        remote {{
+            auth = psk
+            id = {other}
+        }}
+        children {{
+            child {{
+                mode = {mode}
+                local_ts = {ts}
+                remote_ts = {other_ts}
+                esp_proposals = {proposal}
+            }}
+        }}
+    }}
+}}
+secrets {{
+    ike {{
+        secret = "not a secret"
+    }}
+}}
+"""
+
+
+class Ike:
+    """strongSwan on a host."""
+
+    def __init__(self, host, folder):
+        self.host = host
+        self.dir = pathlib.Path(folder, host.name)
+        self.dir.mkdir()
+        self.vici = self.dir / "vici"
+        conf = self.conf = self.dir / "strongswan.conf"
+        conf.write_text(STRONGSWAN.format(dir=self.dir, vici=self.vici))
+        self.process = subprocess.Popen(
+            ["ip", "netns", "exec", host.ns, DAEMON],
+            env={**os.environ, "STRONGSWAN_CONF": str(conf)},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        lib.wait_for("strongSwan listens", lambda: "uptime" in self.swanctl(
+            "--stats", check=False))
+
+    def swanctl(self, words, check=True):
+        return lib.sh(f"env STRONGSWAN_CONF={self.conf} swanctl {words} "
+                      f"--uri unix://{self.vici}", check)
+
+    def configure(self, mode, inner, outer, proposal):
+        kind = "inner" if mode == "tunnel" else "outer"
+        ts, other_ts = (f"{lib.ADDRESSES[kind, inner][n]}[udp/{PORT}]"
+                        for n in (self.host.name, self.host.peer))
+        conf = self.dir / "swanctl.conf"
+        conf.write_text(SWANCTL.format(
+            me=self.host.address(outer), name=self.host.name,
+            peer=lib.ADDRESSES["outer", outer][self.host.peer],
+            other=self.host.peer, mode=mode, ts=ts, other_ts=other_ts,
+            proposal=proposal))
+        self.swanctl(f"--load-all --noprompt --file {conf}")
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+    def log(self):
+        return (self.dir / "log").read_text()
+
+    def sas(self):
+        """{SPI: algorithms} of the SAs, as the kernel has them."""
+        said = lib.sh(f"ip -n {self.host.ns} xfrm state")
+        return {spi: re.findall(
+                    r"(?:aead|enc|auth-trunc) (\S+) ?(?:0x\S+)? ?(\d*)", sa)
+                for sa in said.split("src ")[1:]
+                for spi in re.findall(r"spi (0x\w+)", sa)}
+
+
+@contextlib.contextmanager
+def daemons(peer):
+    with lib.hosts() as (a, b), tempfile.TemporaryDirectory() as folder:
+        if peer == "stock":
+            b.settings(enabled=0)
+        both = []
+        try:
+            for h in (a, b):
+                both.append(Ike(h, folder))
+            yield both
+        except Exception as e:
+            logs = "\n".join(i.log()[-3000:] for i in both)
+            raise AssertionError(f"{e}\n{logs}") from e
+        finally:
+            for i in both:
+                i.stop()
+
+
+class Traffic(threading.Thread):
+    """Numbered datagrams from a to b, and back, until it is stopped."""
+
+    def __init__(self, a, b, family, kind):
+        super().__init__()
+        self.ends = []
+        for h in (a, b):
+            sock = h.socket(lib.families(h.address(family)), socket.SOCK_DGRAM)
+            sock.bind((h.address(family, kind), PORT))
+            self.ends.append(sock)
+        at_a, at_b = self.ends
+        at_a.connect(at_b.getsockname()[:2])
+        at_b.connect(at_a.getsockname()[:2])
+        self.sent, self.back, self.done = 0, set(), False
+
+    def run(self):
+        at_a, at_b = self.ends
+        end = None
+        while not end or (time.monotonic() < end and len(self.back) < self.sent):
+            if not self.done:
+                at_a.send(b"%d" % self.sent)
+                self.sent += 1
+            elif not end:
+                end = time.monotonic() + lib.TIMEOUT
+            while readable := select.select(self.ends, [], [], 0.01)[0]:
+                for sock in readable:
+                    data = sock.recv(100)
+                    if sock is at_b:
+                        sock.send(data)
+                    else:
+                        self.back.add(int(data))
+
+    def lost(self):
+        """Stops; returns which of them did not come back."""
+        self.done = True
+        self.join()
+        for sock in self.ends:
+            sock.close()
+        return sorted(set(range(self.sent)) - self.back)
+
+
+def negotiated(ikes, peer, algorithms):
+    """Both hosts have the same SAs, run by whom they should be."""
+    def agreed():
+        sas = [i.sas() for i in ikes]
+        return sas[0] == sas[1] and len(sas[0]) == 2 and sas[0]
+
+    for spi, found in lib.wait_for("both hosts have the same two SAs",
+                                   agreed).items():
+        lib.equal(found, algorithms, f"algorithms of {spi}")
+    for i in ikes:
+        with i.host.inside():
+            lines = pathlib.Path("/proc/thread-self/net/minesp").read_text()
+        minimal = peer == "minimal" or i.host.name == "a"
+        lib.equal(len(lines.splitlines()) - 1, 2 if minimal else 0,
+                  "minimal SAs")
+
+
+def suite(ikes, peer, mode, inner, outer, proposal, algorithms):
+    a, b = (i.host for i in ikes)
+    for i in ikes:
+        i.configure(mode, inner, outer, proposal)
+    ikes[0].swanctl("--initiate --child child --timeout 20")
+    negotiated(ikes, peer, algorithms)
+    traffic = Traffic(a, b, inner, "inner" if mode == "tunnel" else "outer")
+    traffic.start()
+    spis = set(ikes[0].sas())
+    for n in range(REKEYS):
+        sent = traffic.sent
+        ikes[n % 2].swanctl("--rekey --child child")
+        # A new pair, some packets, and the old one gone
+        lib.wait_for("new SAs", lambda: set(ikes[0].sas()) - spis)
+        lib.wait_for("packets", lambda: traffic.sent > sent + 20)
+        lib.wait_for("old SAs gone", lambda: len(ikes[0].sas()) == 2 and
+                     not set(ikes[0].sas()) & spis)
+        spis = set(ikes[0].sas())
+    lib.equal(traffic.lost(), [], f"lost of {traffic.sent}")
+    negotiated(ikes, peer, algorithms)
+    for h in (a, b):
+        lib.equal(h.errors(), {}, "errors")
+    ikes[0].swanctl("--terminate --ike minesp --timeout 20")
+
+
+GCM = [("rfc4106(gcm(aes))", "128")]
+SUITES = {
+    "aes128gcm16": GCM,
+    "aes256gcm16-esn": GCM,
+    "chacha20poly1305": [("rfc7539esp(chacha20,poly1305)", "128")],
+    "aes128ccm8": [("rfc4309(ccm(aes))", "64")],
+    "aes128gmac": [("rfc4543(gcm(aes))", "128")],
+    "aes128-sha256": [("hmac(sha256)", "128"), ("cbc(aes)", "")],
+    "aes256-sha512-esn": [("hmac(sha512)", "256"), ("cbc(aes)", "")],
+    "aes128ctr-sha256": [("hmac(sha256)", "128"), ("rfc3686(ctr(aes))", "")],
+    "null-sha256": [("hmac(sha256)", "128"), ("ecb(cipher_null)", "")],
+    "aes128-aesxcbc": [("xcbc(aes)", "96"), ("cbc(aes)", "")],
+    "aes128-aescmac": [("cmac(aes)", "96"), ("cbc(aes)", "")],
+}
+
+
+def session(peer, *args):
+    with daemons(peer) as ikes:
+        suite(ikes, peer, *args)
+
+
+def cases():
+    for n, (proposal, algorithms) in enumerate(SUITES.items()):
+        mode = lib.MODES[n % len(lib.MODES)]
+        yield (f"{proposal}, stock peer, {mode[0]}, IPv{mode[1]} in IPv{mode[2]}",
+               lambda m=mode, p=proposal, a=algorithms: session("stock", *m, p, a))
+    for n, proposal in enumerate(("aes128gcm16", "aes256-sha512-esn")):
+        mode = lib.MODES[n]
+        yield (f"{proposal}, minimal peer, {mode[0]}, IPv{mode[1]} in IPv{mode[2]}",
+               lambda m=mode, p=proposal: session("minimal", *m, p, SUITES[p]))
+
+
+if __name__ == "__main__":
+    lib.run(cases(), needs=["ip", DAEMON, "swanctl"])
