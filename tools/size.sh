@@ -1,0 +1,40 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# size.sh: how big minesp is, beside esp4 and esp6: lines without comments and
+# empty ones, and bytes of code for each supported kernel. After make check.
+
+. "$(dirname "$0")/common.sh"
+
+lines()
+{
+	cat "$@" | gcc -fpreprocessed -dD -E -P -x c - 2>/dev/null | grep -vc '^\s*$'
+}
+
+# Of files, compressed or not: .text alone, and with constants, as size(1) has it
+code()
+{
+	local dir file
+	dir=$(mktemp -d)
+	for file in "$@"; do
+		case $file in
+		*.xz) xz -dc "$file" > "$dir/$(basename "$file" .xz)" ;;
+		*) cp "$file" "$dir" ;;
+		esac
+	done
+	size -A "$dir"/* | awk '/^\.text/ { sum += $2 } END { printf "%.1f KiB of .text", sum / 1024 }'
+	size "$dir"/* | awk '$1 + 0 { sum += $1 } END { printf ", %.1f KiB with constants\n", sum / 1024 }'
+	rm -r "$dir"
+}
+
+echo "minesp/*.c: $(lines minesp/*.c) lines"
+echo "minesp/*.c and include/: $(lines minesp/*.c include/*.h include/uapi/linux/*.h) lines"
+tar=linux-source-6.12
+tar xOf /usr/src/$tar.tar.xz $tar/net/ipv4/esp4.c $tar/net/ipv6/esp6.c > build/esp.c ||
+	die "cannot read /usr/src/$tar.tar.xz: run tools/setup.sh first"
+echo "esp4.c and esp6.c of 6.12: $(lines build/esp.c) lines"
+for release in $(releases); do
+	stock=build/kernels/$release/lib/modules/$release/kernel/net
+	echo "$release: minesp: $(code "build/$release/minesp/minesp.ko")"
+	echo "$release: esp4 and esp6: $(code $stock/ipv4/esp4.ko* $stock/ipv6/esp6.ko*)"
+done
