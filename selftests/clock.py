@@ -421,7 +421,7 @@ def chosen():
                                    (1, lib.XFLAG_COUNTER, False)):
             p.a.settings(sn_mode=mode)
             p.a.sas("transport", 4, 4, words)
-            lib.equal(sad.listed(p.a)[lib.SPI["b"]][4],
+            lib.equal(sad.listed(p.a)[lib.SPI["b"]]["SN"],
                       "clock" if clock else "counter", f"{mode} {words}")
             lib.wait_for("a token", p.send)
             lib.equal(p.recorded()[-1][0] == 1, not clock, "SN 1")
