@@ -39,7 +39,7 @@ int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb, int nfrags,
 	struct crypto_aead *aead = x->data;
 	unsigned int ivlen = crypto_aead_ivsize(aead);
 	int offset = skb_transport_offset(skb) + sizeof(*esph) + sent_ivlen;
-	/* An IV that is not sent is the SN, all 64 bits (RFC 8750 3). */
+	/* An IV that is not sent is the SN, all 64 bits (RFC 8750 4). */
 	const __be32 sn[2] = { seq_hi, esph->seq_no };
 	int textlen = skb->len - offset;
 	struct aead_request *req;

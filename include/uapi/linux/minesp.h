@@ -52,8 +52,8 @@
 #define MINESP_XFLAG_IMPLICIT_IV	0x40000000
 
 /*
- * Whoever adds the SA promises that its key has never been used, and will not be
- * in another SA that sends.
+ * Whoever adds the SA promises that its key has never been used, will not be in
+ * another SA that sends, and that nobody sets the SN back.
  */
 #define MINESP_XFLAG_NEW_KEY	0x80000000
 
