@@ -11,8 +11,6 @@ import interop
 import lib
 import packets
 
-CBC = (f"enc cbc(aes) 0x{bytes(range(16)).hex()} "
-       f"auth-trunc hmac(sha256) 0x{bytes(range(32)).hex()} 128")
 SIZES = [*range(1, 17), *range(1440, 1480), 4000, 65000]
 TRACING = pathlib.Path("/sys/kernel/tracing")
 
@@ -55,11 +53,6 @@ def traffic(template, *mode, name="rfc4106(gcm(aes))", **more):
             assert n > len(SIZES), f"{name} called {n} times only"
 
 
-def again(template, function, *args):
-    with crypto.preferred(template):
-        function(*args)
-
-
 def cases():
     for kind in ("pcrypt", "cryptd"):
         for mode in (("transport", 4, 4), ("transport", 6, 6),
@@ -70,9 +63,9 @@ def cases():
                             ("authencesn(hmac(sha256),cbc(aes))", "flag esn")):
             yield (f"{kind}: traffic, {name}",
                    lambda t=kind, n=name, w=words: traffic(
-                       t, "tunnel", 4, 4, name=n, suite=CBC, words=w))
+                       t, "tunnel", 4, 4, name=n, suite=lib.CBC, words=w))
         yield (f"{kind}: traffic, implicit IV", lambda t=kind: traffic(
-            t, "transport", 6, 6, words="extra-flag 0xc0000000"))
+            t, "transport", 6, 6, words=lib.XFLAG_IMPLICIT_IV))
         for what, function, args in (
                 ("dummy packets", packets.dummy, ("transport", 4, 4)),
                 ("dummy packets, tunnel", packets.dummy, ("tunnel", 4, 6)),
@@ -82,8 +75,9 @@ def cases():
                 ("fragments", packets.fragments, (4,)),
                 ("replay", packets.replay, (32,))):
             yield (f"{kind}: {what}",
-                   lambda t=kind, f=function, x=args: again(t, f, *x))
+                   lambda t=kind, f=function, x=args: crypto.using(t, f, *x))
 
 
 if __name__ == "__main__":
-    lib.run(cases(), needs=["ip", "ping"])
+    lib.run(cases(), needs=["ip", "ping"],
+            imports=["scapy", "cryptography"])

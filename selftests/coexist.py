@@ -182,9 +182,9 @@ def migrated():
         a.sysctl("net.minesp.enabled", 1)
         a.settings(sn_epoch=1)
         # Behind a NAT; SNs from the clock, freshness, an implicit IV
-        for words, encap in (("", True), ("extra-flag 0x04000000 flag esn", False),
-                             ("extra-flag 0x10000000 flag esn", False),
-                             ("extra-flag 0xc0000000", False)):
+        for words, encap in (("", True), (f"{lib.XFLAG_CLOCK} flag esn", False),
+                             (f"{lib.XFLAG_FRESH} flag esn", False),
+                             (lib.XFLAG_IMPLICIT_IV, False)):
             a.sas("tunnel", 4, 4, words)
             assert xfrm.migrate(a, selector, old, new, encap=encap), words
             lib.equal(lib.sh(f"ip -n {a.ns} xfrm state list dst {new[1]}"), "",
@@ -233,4 +233,5 @@ def cases():
 
 
 if __name__ == "__main__":
-    lib.run(cases(), needs=["ip", "ping", "ethtool"])
+    lib.run(cases(), needs=["ip", "ping", "ethtool"],
+            imports=["scapy", "cryptography"])

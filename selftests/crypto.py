@@ -72,3 +72,8 @@ def preferred(template, name="rfc4106(gcm(aes))"):
         for driver in (made, generic):
             lib.wait_for(f"{driver} is given up",
                          lambda: not _ask(CRYPTO_MSG_DELALG, driver))
+
+
+def using(template, function, *args):
+    with preferred(template):
+        function(*args)

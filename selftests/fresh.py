@@ -80,7 +80,7 @@ def forged():
     """Without the key nobody gets as far as that."""
     with peer() as p:
         esp = p.packet(skew=-900)
-        p.dropped(esp[:-1] + bytes([esp[-1] ^ 1]), InIcvWrong=1,
+        p.dropped(packets.spoilt(esp), InIcvWrong=1,
                   XfrmInStateProtoError=1)
 
 
@@ -141,4 +141,5 @@ def cases():
 
 
 if __name__ == "__main__":
-    lib.run(cases(), needs=["ip", "ping"])
+    lib.run(cases(), needs=["ip", "ping"],
+            imports=["scapy", "cryptography"])

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 
+import interop
 import lib
 
 DAEMON = "charon-systemd"
@@ -85,12 +86,14 @@ class Ike:
         self.dir = pathlib.Path(folder, host.name)
         self.dir.mkdir()
         self.vici = self.dir / "vici"
-        conf = self.conf = self.dir / "strongswan.conf"
-        conf.write_text(STRONGSWAN.format(dir=self.dir, vici=self.vici))
+        self.conf = self.dir / "strongswan.conf"
+        self.conf.write_text(STRONGSWAN.format(dir=self.dir, vici=self.vici))
         self.process = subprocess.Popen(
             ["ip", "netns", "exec", host.ns, DAEMON],
-            env={**os.environ, "STRONGSWAN_CONF": str(conf)},
+            env={**os.environ, "STRONGSWAN_CONF": str(self.conf)},
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def wait(self):
         lib.wait_for("strongSwan listens", lambda: "uptime" in self.swanctl(
             "--stats", check=False))
 
@@ -112,18 +115,28 @@ class Ike:
 
     def stop(self):
         self.process.terminate()
-        self.process.wait()
+        try:
+            self.process.wait(lib.TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
     def log(self):
-        return (self.dir / "log").read_text()
+        log = self.dir / "log"
+        return log.read_text() if log.exists() else "no log"
 
     def sas(self):
-        """{SPI: algorithms} of the SAs, as the kernel has them."""
+        """{SPI: what was negotiated} of the SAs, as the kernel has them: names of
+        the algorithms, bytes of the keys, bits of the ICV; whether ESN."""
         said = lib.sh(f"ip -n {self.host.ns} xfrm state")
-        return {spi: re.findall(
-                    r"(?:aead|enc|auth-trunc) (\S+) ?(?:0x\S+)? ?(\d*)", sa)
-                for sa in said.split("src ")[1:]
-                for spi in re.findall(r"spi (0x\w+)", sa)}
+        found = {}
+        for sa in said.split("src ")[1:]:
+            spi = re.search(r"spi (0x\w+)", sa)[1]
+            found[spi] = [(name, len(key) // 2, icv) for name, key, icv in re.findall(
+                r"(?:aead|enc|auth-trunc) (\S+) ?(?:0x(\S+))? ?(\d*)", sa)]
+            if re.search(r"flag .*\besn\b", sa):
+                found[spi].append("esn")
+        return found
 
 
 @contextlib.contextmanager
@@ -135,6 +148,8 @@ def daemons(peer):
         try:
             for h in (a, b):
                 both.append(Ike(h, folder))
+            for i in both:
+                i.wait()
             yield both
         except Exception as e:
             logs = "\n".join(i.log()[-3000:] for i in both)
@@ -145,10 +160,11 @@ def daemons(peer):
 
 
 class Traffic(threading.Thread):
-    """Numbered datagrams from a to b, and back, until it is stopped."""
+    """Numbered datagrams from a to b, and back, until lost() is asked for, or the
+    block that it is for ends."""
 
     def __init__(self, a, b, family, kind):
-        super().__init__()
+        super().__init__(daemon=True)
         self.ends = []
         for h in (a, b):
             sock = h.socket(lib.families(h.address(family)), socket.SOCK_DGRAM)
@@ -176,12 +192,20 @@ class Traffic(threading.Thread):
                     else:
                         self.back.add(int(data))
 
-    def lost(self):
-        """Stops; returns which of them did not come back."""
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
         self.done = True
         self.join()
         for sock in self.ends:
             sock.close()
+
+    def lost(self):
+        """Stops; returns which of them did not come back."""
+        self.done = True
+        self.join()
         return sorted(set(range(self.sent)) - self.back)
 
 
@@ -191,15 +215,18 @@ def negotiated(ikes, peer, algorithms):
         sas = [i.sas() for i in ikes]
         return sas[0] == sas[1] and len(sas[0]) == 2 and sas[0]
 
-    for spi, found in lib.wait_for("both hosts have the same two SAs",
-                                   agreed).items():
-        lib.equal(found, algorithms, f"algorithms of {spi}")
-    for i in ikes:
-        with i.host.inside():
+    def minimal(host):
+        with host.inside():
             lines = pathlib.Path("/proc/thread-self/net/minesp").read_text()
-        minimal = peer == "minimal" or i.host.name == "a"
-        lib.equal(len(lines.splitlines()) - 1, 2 if minimal else 0,
-                  "minimal SAs")
+        return {line.split()[0] for line in lines.splitlines()[1:]}
+
+    sas = lib.wait_for("both hosts have the same two SAs", agreed)
+    for spi, found in sas.items():
+        lib.equal(found, algorithms, f"what was negotiated for {spi}")
+    for i in ikes:
+        wanted = set(sas) if peer == "minimal" or i.host.name == "a" else set()
+        lib.wait_for(f"minimal SAs of {i.host.name}: {wanted}",
+                     lambda: minimal(i.host) == wanted)
 
 
 def suite(ikes, peer, mode, inner, outer, proposal, algorithms):
@@ -208,38 +235,39 @@ def suite(ikes, peer, mode, inner, outer, proposal, algorithms):
         i.configure(mode, inner, outer, proposal)
     ikes[0].swanctl("--initiate --child child --timeout 20")
     negotiated(ikes, peer, algorithms)
-    traffic = Traffic(a, b, inner, "inner" if mode == "tunnel" else "outer")
-    traffic.start()
-    spis = set(ikes[0].sas())
-    for n in range(REKEYS):
-        sent = traffic.sent
-        ikes[n % 2].swanctl("--rekey --child child")
-        # A new pair, some packets, and the old one gone
-        lib.wait_for("new SAs", lambda: set(ikes[0].sas()) - spis)
-        lib.wait_for("packets", lambda: traffic.sent > sent + 20)
-        lib.wait_for("old SAs gone", lambda: len(ikes[0].sas()) == 2 and
-                     not set(ikes[0].sas()) & spis)
+    with Traffic(a, b, inner, "inner" if mode == "tunnel" else "outer") as traffic:
         spis = set(ikes[0].sas())
-    lib.equal(traffic.lost(), [], f"lost of {traffic.sent}")
+        for n in range(REKEYS):
+            ikes[n % 2].swanctl("--rekey --child child")
+            # A new pair, some packets, and the old one gone
+            lib.wait_for("new SAs", lambda: set(ikes[0].sas()) - spis)
+            sent = traffic.sent
+            lib.wait_for("packets", lambda: traffic.sent > sent + 20)
+            lib.wait_for("old SAs gone", lambda: len(ikes[0].sas()) == 2 and
+                         not set(ikes[0].sas()) & spis)
+            spis = set(ikes[0].sas())
+        lib.equal(traffic.lost(), [], f"lost of {traffic.sent}")
+        interop.went_as_esp(a, b, peer, traffic.sent)
     negotiated(ikes, peer, algorithms)
     for h in (a, b):
         lib.equal(h.errors(), {}, "errors")
     ikes[0].swanctl("--terminate --ike minesp --timeout 20")
 
 
-GCM = [("rfc4106(gcm(aes))", "128")]
+CBC, SHA256 = ("cbc(aes)", 16, ""), ("hmac(sha256)", 32, "128")
 SUITES = {
-    "aes128gcm16": GCM,
-    "aes256gcm16-esn": GCM,
-    "chacha20poly1305": [("rfc7539esp(chacha20,poly1305)", "128")],
-    "aes128ccm8": [("rfc4309(ccm(aes))", "64")],
-    "aes128gmac": [("rfc4543(gcm(aes))", "128")],
-    "aes128-sha256": [("hmac(sha256)", "128"), ("cbc(aes)", "")],
-    "aes256-sha512-esn": [("hmac(sha512)", "256"), ("cbc(aes)", "")],
-    "aes128ctr-sha256": [("hmac(sha256)", "128"), ("rfc3686(ctr(aes))", "")],
-    "null-sha256": [("hmac(sha256)", "128"), ("ecb(cipher_null)", "")],
-    "aes128-aesxcbc": [("xcbc(aes)", "96"), ("cbc(aes)", "")],
-    "aes128-aescmac": [("cmac(aes)", "96"), ("cbc(aes)", "")],
+    "aes128gcm16": [("rfc4106(gcm(aes))", 20, "128")],
+    "aes256gcm16-esn": [("rfc4106(gcm(aes))", 36, "128"), "esn"],
+    "chacha20poly1305": [("rfc7539esp(chacha20,poly1305)", 36, "128")],
+    "aes128ccm8": [("rfc4309(ccm(aes))", 19, "64")],
+    "aes128gmac": [("rfc4543(gcm(aes))", 20, "128")],
+    "aes128-sha256": [SHA256, CBC],
+    "aes256-sha512-esn": [("hmac(sha512)", 64, "256"), ("cbc(aes)", 32, ""),
+                          "esn"],
+    "aes128ctr-sha256": [SHA256, ("rfc3686(ctr(aes))", 20, "")],
+    "null-sha256": [SHA256, ("ecb(cipher_null)", 0, "")],
+    "aes128-aesxcbc": [("xcbc(aes)", 16, "96"), CBC],
+    "aes128-aescmac": [("cmac(aes)", 16, "96"), CBC],
 }
 
 

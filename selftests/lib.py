@@ -7,6 +7,7 @@ outer header on their end of the wire, and one for the inner header on lo.
 """
 import contextlib
 import ctypes
+import importlib.util
 import os
 import pathlib
 import select
@@ -29,6 +30,8 @@ XFLAG_CLOCK = "extra-flag 0x04000000"
 XFLAG_COUNTER = "extra-flag 0x08000000"
 XFLAG_FRESH = "extra-flag 0x10000000"
 XFLAG_ANY_AGE = "extra-flag 0x20000000"
+XFLAG_IMPLICIT_IV = "extra-flag 0xc0000000"     # with a new key
+XFLAG_IMPLICIT_IV_CLOCK = "extra-flag 0x44000000"
 
 # AES-GCM as ip xfrm takes it: the key and four bytes of salt, by key bits
 SALT = "a0a1a2a3"
@@ -36,6 +39,9 @@ KEYS = {bits: "0x" + bytes(range(bits // 8)).hex() + SALT
         for bits in (128, 192, 256)}
 AEAD = "aead rfc4106(gcm(aes))"
 SUITE = f"{AEAD} {KEYS[128]} 128"
+# AES-CBC, whose blocks have 16 bytes
+CBC = (f"enc cbc(aes) 0x{bytes(range(16)).hex()} "
+       f"auth-trunc hmac(sha256) 0x{bytes(range(32)).hex()} 128")
 
 ADDRESSES = {
     ("outer", 4): {"a": "192.0.2.1", "b": "192.0.2.2"},
@@ -103,8 +109,11 @@ def load(parameters=""):
 def unload():
     """Waits, since the SAs of a namespace die a little after it does."""
     if loaded("minesp"):
-        wait_for("rmmod minesp",
-                 lambda: "ERROR" not in sh("rmmod minesp 2>&1", check=False))
+        def gone():
+            sh("rmmod minesp", check=False)
+            return not loaded("minesp")
+
+        wait_for("rmmod minesp", gone)
 
 
 # Network namespaces
@@ -263,18 +272,20 @@ def readable(sock, seconds):
 
 # Verdicts
 
-def run(cases, needs=()):
+def run(cases, needs=(), imports=()):
     """Runs (name, function) after (name, function); exits as kselftest wants.
     A case fails by raising, and is skipped by raising Skip. With words on the
-    command line only cases with all of them in their names are run."""
+    command line only cases with all of them in their names are run. needs,
+    imports: programs and Python modules without which all are skipped."""
     ksft.print_header()
-    cases = [c for c in cases if all(word in c[0] for word in sys.argv[1:])]
     missing = [c for c in needs if not shutil.which(c)]
+    missing += [m for m in imports if not importlib.util.find_spec(m)]
     if os.geteuid() or missing:
         print(f"1..0 # SKIP needs {' '.join(missing) or 'root'}")
         sys.exit(ksft.KSFT_SKIP)
     if not loaded("minesp"):
         load()
+    cases = [c for c in cases if all(word in c[0] for word in sys.argv[1:])]
     ksft.set_plan(len(cases))
     if not cases:
         ksft.exit_fail()

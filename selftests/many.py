@@ -118,4 +118,5 @@ def many():
 
 
 if __name__ == "__main__":
-    lib.run([(f"{SAS} SAs", many)], needs=["ip"])
+    lib.run([(f"{SAS} SAs", many)], needs=["ip"],
+            imports=["scapy", "cryptography"])

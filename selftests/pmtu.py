@@ -109,7 +109,7 @@ def same_as_stock(*args, **more):
 
 def implicit_iv(*args):
     """8 bytes less of overhead."""
-    lib.equal(found(*args, "extra-flag 0xc0000000"),
+    lib.equal(found(*args, lib.XFLAG_IMPLICIT_IV),
               tuple(n + 8 for n in found(*args, "")),
               "MTU of the link, of the path")
 
@@ -145,13 +145,10 @@ def cases():
     for mode, inner, outer in lib.MODES:
         yield (f"path MTU, {mode}, IPv{inner} in IPv{outer}",
                lambda args=(mode, inner, outer): same_as_stock(*args))
-    # Blocks of 16 bytes
-    cbc = (f"enc cbc(aes) 0x{bytes(range(16)).hex()} "
-           f"auth-trunc hmac(sha512) 0x{bytes(range(64)).hex()} 256")
     yield "path MTU, AES-CBC, transport", lambda: same_as_stock(
-        "transport", 6, 6, suite=cbc)
+        "transport", 6, 6, suite=lib.CBC)
     yield "path MTU, AES-CBC, tunnel", lambda: same_as_stock(
-        "tunnel", 6, 4, suite=cbc)
+        "tunnel", 6, 4, suite=lib.CBC)
     yield "path MTU, implicit IV", lambda: implicit_iv("tunnel", 4, 4)
     for family in (4, 6):
         yield f"too big for IPv{family}", lambda f=family: too_big(f)

@@ -109,11 +109,6 @@ def namespace(family):
     released()
 
 
-def later(template, function, *args):
-    with crypto.preferred(template):
-        function(*args)
-
-
 def cases():
     for f in (4, 6):
         yield f"SAs come and go, IPv{f}", lambda f=f: sas_come_and_go(f)
@@ -125,7 +120,7 @@ def cases():
                                ("rmmod", module),
                                ("a namespace is deleted", namespace)):
             yield (f"{template}: {what}",
-                   lambda t=template, f=function: later(t, f, 4))
+                   lambda t=template, f=function: crypto.using(t, f, 4))
 
 
 if __name__ == "__main__":

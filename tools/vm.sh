@@ -7,7 +7,7 @@
 # names the module for that kernel, and tools/ is in PATH. The console goes to
 # build/console-RELEASE. Without a COMMAND: a shell. VM_NAME is a better name for
 # the console's file than RELEASE where several machines run one; VM_QEMU has more
-# options for QEMU.
+# options for QEMU; VM_MEMORY is 2G unless set.
 
 . "$(dirname "$0")/common.sh"
 
@@ -33,9 +33,9 @@ usr="mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose us
 export PATH="$PWD/build/venv/bin:$PATH"
 vm()
 {
-	vng $accel --force-9p --user root --cpus 2 --memory 2G --verbose \
+	vng $accel --force-9p --user root --cpus 2 --memory "${VM_MEMORY:-2G}" --verbose \
 		--run "build/kernels/$release/boot/vmlinuz-$release" \
-		--append "panic=-1 oops=panic" \
+		--append "panic=-1 oops=panic log_buf_len=4M" \
 		--qemu-opts="$options -virtfs local,path=/usr,mount_tag=usr,security_model=none,readonly=on,multidevs=remap ${VM_QEMU:-}" \
 		-- "$usr; export PATH=$PWD/tools:\$PATH MINESP_KO=$PWD/build/$release/minesp/minesp.ko; exec 2>&1; ${*:-bash -i}" \
 		2> "$console"
