@@ -6,7 +6,10 @@ import struct
 NETLINK_XFRM = 6
 XFRM_MSG_NEWSA, XFRM_MSG_DELSA, XFRM_MSG_UPDSA = 0x10, 0x11, 0x1a
 XFRM_MSG_FLUSHSA, XFRM_MSG_MIGRATE = 0x1c, 0x21
-XFRMA_ENCAP, XFRMA_MIGRATE, XFRMA_ALG_AEAD = 4, 17, 18
+XFRMA_ALG_AUTH, XFRMA_ALG_CRYPT, XFRMA_ENCAP, XFRMA_SRCADDR = 1, 2, 4, 13
+XFRMA_MIGRATE, XFRMA_ALG_AEAD, XFRMA_ALG_AUTH_TRUNC, XFRMA_MARK = 17, 18, 20, 21
+XFRMA_TFCPAD, XFRMA_REPLAY_ESN_VAL, XFRMA_SA_EXTRA_FLAGS = 22, 23, 24
+XFRMA_IF_ID = 31
 XFRM_POLICY_IN, XFRM_POLICY_OUT, XFRM_MODE_TUNNEL = 0, 1, 1
 INFINITE = 2 ** 64 - 1
 UDP_ENCAP_ESPINUDP = 2
@@ -28,12 +31,8 @@ class Xfrm:
     def add(self, src, dst, spi, key, message=XFRM_MSG_NEWSA, packets=INFINITE):
         """An SA with AES-GCM, transport mode, no replay window. key: bytes.
         packets: that it carries before it expires."""
-        sa = (bytes(56) + _address(dst) +
-              struct.pack(">IB3x", spi, socket.IPPROTO_ESP) + _address(src) +
-              struct.pack("=4Q", *[INFINITE] * 3, packets) + bytes(32 + 32 + 16) +
-              struct.pack("=IHBBB7x", 1, socket.AF_INET, 0, 0, 0))
-        aead = struct.pack("=64sII", b"rfc4106(gcm(aes))", len(key) * 8, 128)
-        return self.ask(message, sa + _attribute(XFRMA_ALG_AEAD, aead + key))
+        return self.ask(message, usersa(src, dst, spi, packets) + attribute(
+            XFRMA_ALG_AEAD, algorithm("rfc4106(gcm(aes))", key, 128)))
 
     def update(self, src, dst, spi, key):
         return self.add(src, dst, spi, key, XFRM_MSG_UPDSA)
@@ -51,8 +50,23 @@ def _address(text):
     return socket.inet_pton(socket.AF_INET, text).ljust(16, b"\0")
 
 
-def _attribute(kind, data):
+def attribute(kind, data):
     return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
+
+
+def usersa(src="192.0.2.1", dst="192.0.2.2", spi=0, packets=INFINITE, mode=0,
+           flags=0, window=0, family=socket.AF_INET):
+    """A struct xfrm_usersa_info."""
+    return (bytes(56) + _address(dst) +
+            struct.pack(">IB3x", spi, socket.IPPROTO_ESP) + _address(src) +
+            struct.pack("=4Q", *[INFINITE] * 3, packets) + bytes(32 + 32 + 16) +
+            struct.pack("=IHBBB7x", 1, family, mode, window, flags))
+
+
+def algorithm(name, key, icv=None):
+    """A struct xfrm_algo, or with an ICV in bits xfrm_algo_aead or _auth."""
+    return (struct.pack("=64sI", name.encode(), len(key) * 8) +
+            (b"" if icv is None else struct.pack("=I", icv)) + key)
 
 
 def migrate(host, selector, old, new, encap=False, direction=XFRM_POLICY_OUT):
@@ -65,9 +79,9 @@ def migrate(host, selector, old, new, encap=False, direction=XFRM_POLICY_OUT):
             _address(new[0]) +
             struct.pack("=BBxxIHH", socket.IPPROTO_ESP, XFRM_MODE_TUNNEL, 1,
                         socket.AF_INET, socket.AF_INET))
-    body = policy + _attribute(XFRMA_MIGRATE, move)
+    body = policy + attribute(XFRMA_MIGRATE, move)
     if encap:
-        body += _attribute(XFRMA_ENCAP, struct.pack(
+        body += attribute(XFRMA_ENCAP, struct.pack(
             "=HHHH16x", UDP_ENCAP_ESPINUDP, socket.htons(4500),
             socket.htons(4500), 0))
     return Xfrm(host).ask(XFRM_MSG_MIGRATE, body)
