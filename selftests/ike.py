@@ -130,7 +130,7 @@ class Ike:
         the algorithms, bytes of the keys, bits of the ICV; whether ESN."""
         said = lib.sh(f"ip -n {self.host.ns} xfrm state")
         found = {}
-        for sa in said.split("src ")[1:]:
+        for sa in re.split(r"(?m)^src ", said)[1:]:
             spi = re.search(r"spi (0x\w+)", sa)[1]
             found[spi] = [(name, len(key) // 2, icv) for name, key, icv in re.findall(
                 r"(?:aead|enc|auth-trunc) (\S+) ?(?:0x(\S+))? ?(\d*)", sa)]

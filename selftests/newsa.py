@@ -158,8 +158,6 @@ class Request:
 
 def random_requests(count):
     rand = random.Random(SEED)
-    # A request may load them, and they hold esp4 and esp6.
-    lib.sh("modprobe -a esp4_offload esp6_offload", check=False)
     taken = refused = 0
     with refuse.spares() as host:
         host.settings(sn_epoch=1, sn_tick_us=1000)

@@ -4,6 +4,7 @@
 leaves nothing behind, and where it points to the kernel's own ESP, that takes
 the SA."""
 import contextlib
+import functools
 
 import lib
 
@@ -21,12 +22,19 @@ AUTHS = {"hmac(sha256)": (32, 128), "hmac(sha512)": (64, 256),
          "xcbc(aes)": (16, 96), "cmac(aes)": (16, 96)}
 
 
+@functools.cache
+def load_offloads():
+    """They come when a device is named, and hold esp4 and esp6: so come first."""
+    lib.sh("modprobe -a esp4_offload esp6_offload", check=False)
+
+
 @contextlib.contextmanager
 def spares():
     """A namespace for SAs without traffic. What they have held is given up."""
     def held():
         return refcount("minesp"), refcount("esp4")
 
+    load_offloads()
     before = held()
     host = lib.Host("a")
     try:
@@ -36,7 +44,8 @@ def spares():
     try:
         lib.wait_for("the modules are released", lambda: held() == before)
     except AssertionError:
-        raise AssertionError(f"references (minesp, esp4): {held()}, not {before}") from None
+        raise AssertionError(f"references (minesp, esp4): {held()}, "
+                             f"not {before}") from None
 
 
 def add(host, words, check=True, spi="0x1000", mode="transport"):
