@@ -11,6 +11,7 @@
 #   make demo       show minesp at work, in a virtual machine
 #   make check      build for every supported kernel, and run all tests
 #   make style      sparse and checkpatch
+#   make cross      build for other architectures
 
 KERNELRELEASE ?= $(shell uname -r)
 KDIR ?= /lib/modules/$(KERNELRELEASE)/build
@@ -34,7 +35,7 @@ clean:
 	$(MAKE) -C $(KDIR) M=$(CURDIR) clean
 	rm -f tools/minesp-spi
 
-demo check style:
+demo check style cross:
 	tools/$@.sh
 
-.PHONY: all tools install clean demo check style
+.PHONY: all tools install clean demo check style cross

@@ -19,20 +19,54 @@ die()
 	exit 1
 }
 
-# The releases of the installed headers, such as 6.1.0-9-amd64
+# The releases of the installed headers, such as 6.1.0-9-amd64; or RELEASES
 releases()
 {
+	[ "${RELEASES:-}" ] && echo "$RELEASES" && return
 	dpkg-query -W -f '${Depends}\n' $HEADERS |
 		sed -n 's/.*linux-headers-\([^ ]*\).*/\1/p' | sort -V
+}
+
+# Installs the Debian packages that are missing; missing has their names then
+install()
+{
+	local package
+
+	missing=
+	for package in "$@"; do
+		[ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
+			missing+=" $package"
+	done
+	[ "$missing" ] || return 0
+	[ "$(id -u)" = 0 ] || die "needs root, to install:$missing"
+	step "installing:$missing"
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get -q update &&
+		apt-get -q install -y --no-install-recommends $missing ||
+		die "apt-get failed: see above; then try again"
+}
+
+# The kernel's source, as Debian has it, goes to build/source
+KERNEL_TAR=/usr/src/linux-source-6.12.tar.xz
+kernel_source()
+{
+	[ -e build/source ] && return
+	step "unpacking the kernel's source"
+	rm -rf build/source.new
+	mkdir -p build/source.new
+	tar xf $KERNEL_TAR -C build/source.new --strip-components=1 ||
+		die "cannot unpack $KERNEL_TAR: reinstall linux-source-6.12"
+	mv build/source.new build/source
 }
 
 # Builds the module for a release in build/RELEASE. Further words go to make.
 build()
 {
-	local dir=build/$1
+	local dir=build/$1 kernel=/lib/modules/$1/build
 
 	mkdir -p "$dir"
 	rsync -a --include='*/' --include='*.[ch]' --include=Kbuild \
 		--exclude='*' Kbuild minesp include "$dir/"
-	make -s -C "/lib/modules/$1/build" M="$PWD/$dir" "${@:2}"
+	[ -e "$kernel" ] || kernel=$PWD/build/debug/obj
+	make -s -C "$kernel" M="$PWD/$dir" "${@:2}"
 }

@@ -17,27 +17,11 @@ packages="gcc libc6-dev make kmod perl rsync sparse xz-utils
 	iproute2 iputils-ping ethtool tcpdump python3-scapy python3-cryptography
 	tshark charon-systemd strongswan-swanctl"
 
-installed()
-{
-	[ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
-}
-
-missing=
-for package in $packages; do
-	installed "$package" || missing+=" $package"
-done
-if [ "$missing" ]; then
-	[ "$(id -u)" = 0 ] || die "needs root, to install:$missing"
-	step "installing:$missing"
-	export DEBIAN_FRONTEND=noninteractive
-	apt-get -q update &&
-		apt-get -q install -y --no-install-recommends $missing ||
-		die "apt-get failed: see above; then try again"
-	# The tests start strongSwan themselves; nobody has asked for a service.
-	case $missing in *charon-systemd*)
-		[ -d /run/systemd/system ] && systemctl -q disable --now strongswan
-	esac
-fi
+install $packages
+# The tests start strongSwan themselves; nobody has asked for a service.
+case $missing in *charon-systemd*)
+	[ -d /run/systemd/system ] && systemctl -q disable --now strongswan
+esac
 
 # Unpacked, not installed: the host's boot menu is not ours to change.
 for release in $(releases); do

@@ -1,0 +1,41 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Builds the module, with all warnings, for what constrained hosts are made of: 64
+# and 32 bits of ARM, and a MIPS of 32 bits that is big-endian. Against Debian's
+# source of 6.12, configured for each. Prints KTAP.
+
+. "$(dirname "$0")/common.sh"
+
+install bc bison flex gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf \
+	gcc-mips-linux-gnu >&2
+kernel_source >&2
+
+config="MODULES NET INET IPV6 XFRM_USER PROC_FS SYSCTL MULTIUSER CRYPTO_AUTHENC
+	CRYPTO_GCM"
+mkdir -p build/cross
+printf 'CONFIG_%s=y\n' $config > build/cross/config
+
+n=0
+echo "1..3"
+for target in arm64:aarch64-linux-gnu- arm:arm-linux-gnueabihf- mips:mips-linux-gnu-; do
+	arch=${target%:*}
+	dir=$PWD/build/cross/$arch
+	log=build/cross/log-$arch
+	kmake="make -s -C $PWD/build/source O=$dir/obj ARCH=$arch CROSS_COMPILE=${target#*:}"
+	mkdir -p "$dir/obj"
+	verdict=ok
+	KCONFIG_ALLCONFIG=$PWD/build/cross/config $kmake allnoconfig > "$log" 2>&1 &&
+		$kmake -j"$(nproc)" modules_prepare >> "$log" 2>&1 || verdict="not ok"
+	rsync -a --include='*/' --include='*.[ch]' --include=Kbuild \
+		--exclude='*' Kbuild minesp include "$dir/"
+	# Nothing else of that kernel is built, so modpost knows no symbol.
+	touch "$dir"/minesp/*.c "$dir/obj/Module.symvers"
+	said=$($kmake M="$dir" W=1 KBUILD_MODPOST_WARN=1 2>&1 | grep -v modpost:)
+	echo "$said" >> "$log"
+	[ "$said" ] && sed 's/^/# /' <<< "$said" && verdict="not ok"
+	[ -e "$dir/minesp/minesp.ko" ] || verdict="not ok"
+	echo "$verdict $((++n)) build for $arch without a warning"
+	[ "$verdict" = ok ] || status=1
+done
+exit ${status:-0}
