@@ -3,10 +3,12 @@
 """The kernel's log holds no complaint since the machine came up. Last of the
 tests, so that it speaks for all of them."""
 import os
+import pathlib
 import re
 
 import lib
 
+KMEMLEAK = pathlib.Path("/sys/kernel/debug/kmemleak")
 COMPLAINT = re.compile(
     r"WARNING:|BUG:|Oops|general protection|KASAN|UBSAN|KCSAN|KMEMLEAK|"
     r"refcount_t|INFO: (task|rcu)|rcu.*(stall|self-detected)|"
@@ -36,10 +38,22 @@ def log():
     return lines
 
 
+def leaks():
+    """Memory that nobody points to, and that is old enough to be a leak."""
+    lib.sh("mount -t debugfs debugfs /sys/kernel/debug", check=False)
+    if not KMEMLEAK.exists():
+        raise lib.Skip("a kernel without CONFIG_DEBUG_KMEMLEAK")
+    # What the first scan finds may only have been on its way.
+    for _ in range(2):
+        KMEMLEAK.write_text("scan")
+    assert not KMEMLEAK.read_text(), KMEMLEAK.read_text()
+
+
 def clean():
     bad = [line for line in log() if COMPLAINT.search(line)]
     assert not bad, "\n".join(bad)
 
 
 if __name__ == "__main__":
-    lib.run([("no complaint in the kernel's log", clean)])
+    lib.run([("no memory is lost", leaks),
+             ("no complaint in the kernel's log", clean)])

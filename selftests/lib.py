@@ -103,7 +103,13 @@ def loaded(module):
 
 def load(parameters=""):
     ko = os.environ.get("MINESP_KO")
-    sh(f"insmod {ko} {parameters}" if ko else f"modprobe minesp {parameters}")
+    if not ko:
+        sh(f"modprobe minesp {parameters}")
+        return
+    # insmod does not see to that.
+    for module in filter(None, sh(f"modinfo -F depends {ko}").strip().split(",")):
+        sh(f"modprobe {module}")
+    sh(f"insmod {ko} {parameters}")
 
 
 def unload():
