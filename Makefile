@@ -10,6 +10,9 @@
 #   make clean      remove what was built, but not what was downloaded
 #   make demo       show minesp at work, in a virtual machine
 #   make check      build for every supported kernel, and run all tests
+#   make check-debug
+#                   build a kernel with KASAN, lockdep and the like, and run all
+#                   tests on it
 #   make style      sparse and checkpatch
 #   make cross      build for other architectures
 
@@ -38,4 +41,8 @@ clean:
 demo check style cross:
 	tools/$@.sh
 
-.PHONY: all tools install clean demo check style cross
+check-debug: tools
+	tools/debug-kernel.sh
+	RELEASES=$$(tail -n 1 build/debug/built) VM_MEMORY=3G tools/check.sh
+
+.PHONY: all tools install clean demo check check-debug style cross
