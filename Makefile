@@ -42,6 +42,7 @@ demo check style cross:
 	tools/$@.sh
 
 check-debug: tools
+	tools/setup.sh
 	tools/debug-kernel.sh
 	RELEASES=$$(tail -n 1 build/debug/built) VM_MEMORY=3G tools/check.sh
 
