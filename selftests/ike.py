@@ -8,7 +8,6 @@ import os
 import pathlib
 import re
 import select
-import socket
 import subprocess
 import tempfile
 import threading
@@ -16,6 +15,7 @@ import time
 
 import interop
 import lib
+import sad
 
 DAEMON = "charon-systemd"
 REKEYS = 4
@@ -131,7 +131,7 @@ class Ike:
         said = lib.sh(f"ip -n {self.host.ns} xfrm state")
         found = {}
         for sa in re.split(r"(?m)^src ", said)[1:]:
-            spi = re.search(r"spi (0x\w+)", sa)[1]
+            spi = int(re.search(r"spi (0x\w+)", sa)[1], 16)
             found[spi] = [(name, len(key) // 2, icv) for name, key, icv in re.findall(
                 r"(?:aead|enc|auth-trunc) (\S+) ?(?:0x(\S+))? ?(\d*)", sa)]
             if re.search(r"flag .*\besn\b", sa):
@@ -165,14 +165,7 @@ class Traffic(threading.Thread):
 
     def __init__(self, a, b, family, kind):
         super().__init__(daemon=True)
-        self.ends = []
-        for h in (a, b):
-            sock = h.socket(lib.families(h.address(family)), socket.SOCK_DGRAM)
-            sock.bind((h.address(family, kind), PORT))
-            self.ends.append(sock)
-        at_a, at_b = self.ends
-        at_a.connect(at_b.getsockname()[:2])
-        at_b.connect(at_a.getsockname()[:2])
+        self.ends = interop.pair(a, b, family, kind, PORT)
         self.sent, self.back, self.done = 0, set(), False
 
     def run(self):
@@ -215,18 +208,13 @@ def negotiated(ikes, peer, algorithms):
         sas = [i.sas() for i in ikes]
         return sas[0] == sas[1] and len(sas[0]) == 2 and sas[0]
 
-    def minimal(host):
-        with host.inside():
-            lines = pathlib.Path("/proc/thread-self/net/minesp").read_text()
-        return {line.split()[0] for line in lines.splitlines()[1:]}
-
     sas = lib.wait_for("both hosts have the same two SAs", agreed)
     for spi, found in sas.items():
-        lib.equal(found, algorithms, f"what was negotiated for {spi}")
+        lib.equal(found, algorithms, f"what was negotiated for {spi:#x}")
     for i in ikes:
         wanted = set(sas) if peer == "minimal" or i.host.name == "a" else set()
         lib.wait_for(f"minimal SAs of {i.host.name}: {wanted}",
-                     lambda: minimal(i.host) == wanted)
+                     lambda: sad.listed(i.host).keys() == wanted)
 
 
 def suite(ikes, peer, mode, inner, outer, proposal, algorithms):

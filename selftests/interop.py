@@ -16,18 +16,24 @@ EVERY_SIZE = [*range(1, 1601), 4000, 9000, 65000]     # the wire takes 1500
 SOME_SIZES = [*range(1, 17), *range(1380, 1500), 4000, 65000]
 
 
-def udp(a, b, family, kind, sizes):
-    """Datagrams from a to b and back, unchanged."""
-    rand = random.Random(1)
+def pair(a, b, family, kind, port):
+    """A UDP socket on a and one on b, connected with each other."""
     ends = []
     for h in (a, b):
         sock = h.socket(lib.families(h.address(family)), socket.SOCK_DGRAM)
         sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 22)
-        sock.bind((h.address(family, kind), 7777))
+        sock.bind((h.address(family, kind), port))
         ends.append(sock)
     at_a, at_b = ends
     at_a.connect(at_b.getsockname()[:2])
     at_b.connect(at_a.getsockname()[:2])
+    return at_a, at_b
+
+
+def udp(a, b, family, kind, sizes):
+    """Datagrams from a to b and back, unchanged."""
+    rand = random.Random(1)
+    at_a, at_b = pair(a, b, family, kind, 7777)
     for i in range(0, len(sizes), 16):
         sent = {n: rand.randbytes(n) for n in sizes[i:i + 16]}
         for source, sink in (at_a, at_b), (at_b, at_a):

@@ -35,8 +35,6 @@ ENCS = {"cbc(aes)": set(AES), "rfc3686(ctr(aes))": {n + 4 for n in AES},
         "ecb(cipher_null)": {0}}
 DEFAULT_ICV = {"hmac(sha256)": 96, "hmac(sha512)": 256, "xcbc(aes)": 96,
                "cmac(aes)": 96}
-
-
 # Attributes that may say anything, since minesp does not look at them
 OTHERS = [*{*range(1, 40)} - {xfrm.XFRMA_ALG_AUTH, xfrm.XFRMA_ALG_CRYPT,
                               xfrm.XFRMA_ALG_AEAD, xfrm.XFRMA_ALG_AUTH_TRUNC,

@@ -28,7 +28,7 @@ releases()
 }
 
 # Installs the Debian packages that are missing; missing has their names then
-install()
+install_packages()
 {
 	local package
 
@@ -59,14 +59,20 @@ kernel_source()
 	mv build/source.new build/source
 }
 
+# Copies what the module is made of to a folder, to be built there
+copy_module()
+{
+	mkdir -p "$1"
+	rsync -a --include='*/' --include='*.[ch]' --include=Kbuild \
+		--exclude='*' Kbuild minesp include "$1/"
+}
+
 # Builds the module for a release in build/RELEASE. Further words go to make.
 build()
 {
 	local dir=build/$1 kernel=/lib/modules/$1/build
 
-	mkdir -p "$dir"
-	rsync -a --include='*/' --include='*.[ch]' --include=Kbuild \
-		--exclude='*' Kbuild minesp include "$dir/"
+	copy_module "$dir"
 	[ -e "$kernel" ] || kernel=$PWD/build/debug/obj
 	make -s -C "$kernel" M="$PWD/$dir" "${@:2}"
 }

@@ -7,7 +7,7 @@
 
 . "$(dirname "$0")/common.sh"
 
-install bc bison flex gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf \
+install_packages bc bison flex gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf \
 	gcc-mips-linux-gnu >&2
 kernel_source >&2
 
@@ -27,8 +27,7 @@ for target in arm64:aarch64-linux-gnu- arm:arm-linux-gnueabihf- mips:mips-linux-
 	verdict=ok
 	KCONFIG_ALLCONFIG=$PWD/build/cross/config $kmake allnoconfig > "$log" 2>&1 &&
 		$kmake -j"$(nproc)" modules_prepare >> "$log" 2>&1 || verdict="not ok"
-	rsync -a --include='*/' --include='*.[ch]' --include=Kbuild \
-		--exclude='*' Kbuild minesp include "$dir/"
+	copy_module "$dir"
 	# Nothing else of that kernel is built, so modpost knows no symbol.
 	touch "$dir"/minesp/*.c "$dir/obj/Module.symvers"
 	said=$($kmake M="$dir" W=1 KBUILD_MODPOST_WARN=1 2>&1 | grep -v modpost:)

@@ -13,7 +13,7 @@ done=$dir/built
 stamp=$(sha256sum tools/debug.config selftests/config "$KERNEL_TAR" | sha256sum)
 [ -e $done ] && [ "$(head -1 $done)" = "$stamp" ] && exit 0
 
-install bc bison flex libelf-dev libssl-dev
+install_packages bc bison flex libelf-dev libssl-dev
 kernel_source
 mkdir -p $dir/obj
 

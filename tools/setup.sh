@@ -17,7 +17,7 @@ packages="gcc libc6-dev make kmod perl rsync sparse xz-utils
 	iproute2 iputils-ping ethtool tcpdump python3-scapy python3-cryptography
 	tshark charon-systemd strongswan-swanctl"
 
-install $packages
+install_packages $packages
 # The tests start strongSwan themselves; nobody has asked for a service.
 case $missing in *charon-systemd*)
 	[ -d /run/systemd/system ] && systemctl -q disable --now strongswan
@@ -42,10 +42,10 @@ if [ ! -e build/linux/scripts/checkpatch.pl ]; then
 	rm -rf build/linux.new
 	mkdir -p build/linux.new
 	src=linux-source-6.12
-	tar xf /usr/src/$src.tar.xz -C build/linux.new --strip-components=1 \
+	tar xf $KERNEL_TAR -C build/linux.new --strip-components=1 \
 		$src/tools/testing/selftests/{lib.mk,kselftest,kselftest.h,kselftest_harness.h} \
 		$src/scripts/{checkpatch.pl,spelling.txt,const_structs.checkpatch} ||
-		die "cannot unpack /usr/src/$src.tar.xz: reinstall $src"
+		die "cannot unpack $KERNEL_TAR: reinstall $src"
 	mv build/linux.new build/linux
 fi
 

@@ -29,9 +29,9 @@ code()
 
 echo "minesp/*.c: $(lines minesp/*.c) lines"
 echo "minesp/*.c and include/: $(lines minesp/*.c include/*.h include/uapi/linux/*.h) lines"
-tar=linux-source-6.12
-tar xOf /usr/src/$tar.tar.xz $tar/net/ipv4/esp4.c $tar/net/ipv6/esp6.c > build/esp.c ||
-	die "cannot read /usr/src/$tar.tar.xz: run tools/setup.sh first"
+source=$(basename $KERNEL_TAR .tar.xz)
+tar xOf $KERNEL_TAR $source/net/ipv4/esp4.c $source/net/ipv6/esp6.c > build/esp.c ||
+	die "cannot read $KERNEL_TAR: run tools/setup.sh first"
 echo "esp4.c and esp6.c of 6.12: $(lines build/esp.c) lines"
 for release in $(releases); do
 	stock=build/kernels/$release/lib/modules/$release/kernel/net
