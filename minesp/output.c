@@ -6,6 +6,12 @@
 
 #include "minesp.h"
 
+/* RFC 4303 2.4: the trailer ends on a block of the cipher, and on 4 bytes. */
+static unsigned int minesp_padlen(unsigned int len, unsigned int blocksize)
+{
+	return -(len + 2) & (ALIGN(blocksize, 4) - 1);
+}
+
 static int minesp_output_end(const struct minesp_sa *sa, int err)
 {
 	if (likely(!err))
@@ -51,8 +57,7 @@ int minesp_output(struct xfrm_state *x, struct sk_buff *skb)
 	u8 *tail;
 	u64 sn;
 
-	padlen = ALIGN(skb->len + 2, ALIGN(crypto_aead_blocksize(aead), 4)) -
-		 skb->len - 2;
+	padlen = minesp_padlen(skb->len, crypto_aead_blocksize(aead));
 	taillen = padlen + 2 + crypto_aead_authsize(aead);
 
 	/* IPv6 does not count its own header in the length. */

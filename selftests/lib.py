@@ -58,11 +58,22 @@ MODES = [("transport", 4, 4), ("transport", 6, 6), ("tunnel", 4, 4),
 # Counters of minesp that say which way packets went, not that any was dropped
 NO_ERRORS = {"InPackets", "OutPackets", "InDummies", "InDirect", "InLookup"}
 
-TIMEOUT = 20    # seconds that anything may take which is not a test by itself
+# Seconds that anything may take which is not a test by itself. A kernel that checks
+# itself is several times slower.
+TIMEOUT = 100 if os.path.exists("/proc/lockdep") else 20
 
 
 class Skip(Exception):
     """The test cannot be run here."""
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def libc(function, *args):
+    """One that returns 0, or leaves an errno."""
+    if getattr(_libc, function)(*args):
+        raise OSError(ctypes.get_errno(), function)
 
 
 def sh(command, check=True, stdin=None):
@@ -88,6 +99,16 @@ def wait_for(what, condition, seconds=TIMEOUT):
         if time.monotonic() > end:
             raise AssertionError(f"not in {seconds} seconds: {what}")
         time.sleep(0.05)
+
+
+def debugfs(name):
+    """A path in debugfs."""
+    top = pathlib.Path("/sys/kernel/debug")
+    if not os.path.ismount(top):
+        sh(f"mount -t debugfs debugfs {top}", check=False)
+    if not (top / name).exists():
+        raise Skip(f"a kernel without debugfs's {name}")
+    return top / name
 
 
 def equal(got, wanted, what):
@@ -125,12 +146,6 @@ def unload():
 # Network namespaces
 
 CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _setns(fd):
-    if _libc.setns(fd, CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), "setns")
 
 
 class Host:
@@ -151,11 +166,11 @@ class Host:
         """This thread, in the namespace."""
         here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         there = os.open(f"/run/netns/{self.ns}", os.O_RDONLY)
-        _setns(there)
+        libc("setns", there, CLONE_NEWNET)
         try:
             yield
         finally:
-            _setns(here)
+            libc("setns", here, CLONE_NEWNET)
             os.close(here)
             os.close(there)
 

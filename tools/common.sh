@@ -67,12 +67,16 @@ copy_module()
 		--exclude='*' Kbuild minesp include "$1/"
 }
 
-# Builds the module for a release in build/RELEASE. Further words go to make.
+# Builds the module for a release in build/RELEASE; for the debug kernel with what
+# measures coverage, and the unit tests. Further words go to make.
 build()
 {
 	local dir=build/$1 kernel=/lib/modules/$1/build
 
 	copy_module "$dir"
-	[ -e "$kernel" ] || kernel=$PWD/build/debug/obj
+	[ -e "$kernel" ] || {
+		kernel=$PWD/build/debug/obj
+		set -- "$@" GCOV_PROFILE=y MINESP_KUNIT=m
+	}
 	make -s -C "$kernel" M="$PWD/$dir" "${@:2}"
 }

@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * seqno.c, under clocks that the tests set.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <kunit/test.h>
+#include <linux/hrtimer.h>
+#include <linux/module.h>
+#include <linux/prandom.h>
+
+#include "minesp.h"
+
+static u64 boot_ns, real_ns;	/* CLOCK_BOOTTIME, CLOCK_REALTIME */
+static int expired;		/* how often key managers were told */
+
+#define ktime_get_boottime_ns() boot_ns
+#define ktime_get_real_ns() real_ns
+#define ktime_mono_to_any(mono, offs) ((offs) == TK_OFFS_REAL ? real_ns : boot_ns)
+#define hrtimer_start(timer, time, mode) ((void)(timer))
+#define km_state_expired(x, hard, portid) expired++
+#undef pr_warn_ratelimited
+#define pr_warn_ratelimited(...) do { } while (0)
+
+#include "../seqno.c"
+
+#define EPOCH (1700000000ULL * NSEC_PER_SEC)
+
+/* An SA that sends, and receives, with SNs from the clock. */
+struct minesp_seqno_test {
+	struct minesp_net mn;
+	struct minesp_sa sa;
+	struct minesp_seqno seqno;
+	struct xfrm_state x;
+	struct sk_buff skb;
+	struct rnd_state rand;
+};
+
+/* A new SA: one that has not sent yet. */
+static void new_sa(struct minesp_seqno_test *t)
+{
+	t->seqno.last = 0;
+	t->x.replay.oseq = 0;
+	t->x.km.state = XFRM_STATE_VALID;
+	t->x.km.dying = 0;
+}
+
+static void load_module(struct minesp_seqno_test *t)
+{
+	atomic64_set(&t->mn.offset, 0);
+	atomic64_set(&offset_max, 0);
+	atomic64_set(&sn_sent, 0);
+	minesp_seqno_load();
+}
+
+static int minesp_seqno_test_init(struct kunit *test)
+{
+	struct minesp_seqno_test *t = kunit_kzalloc(test, sizeof(*t), GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, t);
+	t->mn.stats = alloc_percpu(struct minesp_mib);
+	KUNIT_ASSERT_NOT_NULL(test, t->mn.stats);
+	t->sa.mn = &t->mn;
+	t->sa.seqno = &t->seqno;
+	t->seqno.x = &t->x;
+	t->seqno.tick = 10 * NSEC_PER_MSEC;
+	t->seqno.epoch = EPOCH;
+	t->seqno.ahead = 1000;
+	t->seqno.soft = U32_MAX;
+	t->seqno.end = U32_MAX;
+	spin_lock_init(&t->x.lock);
+	t->x.xso.offload_handle = (unsigned long)&t->sa;
+	t->x.props.extra_flags = MINESP_XFLAG_CLOCK | MINESP_XFLAG_FRESH;
+	prandom_seed_state(&t->rand, get_random_u64());
+	boot_ns = NSEC_PER_SEC;
+	real_ns = EPOCH + 1000 * NSEC_PER_SEC;
+	expired = 0;
+	load_module(t);
+	new_sa(t);
+	test->priv = t;
+	return 0;
+}
+
+static void minesp_seqno_test_exit(struct kunit *test)
+{
+	struct minesp_seqno_test *t = test->priv;
+
+	if (t)
+		free_percpu(t->mn.stats);
+}
+
+static u32 below(struct minesp_seqno_test *t, u32 limit)
+{
+	return prandom_u32_state(&t->rand) % limit;
+}
+
+static u64 rand_u64(struct minesp_seqno_test *t)
+{
+	u64 r = (u64)prandom_u32_state(&t->rand) << 32;
+
+	return (r | prandom_u32_state(&t->rand)) >> below(t, 64);
+}
+
+static void advance(u64 ns)
+{
+	boot_ns += ns;
+	real_ns += ns;
+}
+
+/* The core counts before it calls us, whatever becomes of the packet. */
+static int next_sn(struct minesp_seqno_test *t, u64 *sn)
+{
+	XFRM_SKB_CB(&t->skb)->seq.output.low = ++t->x.replay.oseq;
+	t->x.curlft.packets++;
+	return minesp_seqno_next(&t->x, &t->skb, sn);
+}
+
+static void minesp_test_ticks(struct kunit *test)
+{
+	struct minesp_seqno_test *t = test->priv;
+	struct minesp_seqno *s = &t->seqno;
+	int i;
+
+	KUNIT_EXPECT_EQ(test, minesp_ticks(s, 0), 0);
+	KUNIT_EXPECT_EQ(test, minesp_ticks(s, EPOCH - 1), 0);
+	KUNIT_EXPECT_EQ(test, minesp_ticks(s, EPOCH), 0);
+	KUNIT_EXPECT_EQ(test, minesp_ticks(s, EPOCH + s->tick - 1), 0);
+	KUNIT_EXPECT_EQ(test, minesp_ticks(s, EPOCH + s->tick), 1);
+	KUNIT_EXPECT_EQ(test, minesp_ticks(s, EPOCH + s->tick * U32_MAX - 1),
+			U32_MAX - 1);
+	KUNIT_EXPECT_EQ(test, minesp_ticks(s, U64_MAX),
+			div64_u64(U64_MAX - EPOCH, s->tick));
+	for (i = 0; i < 10000; i++) {
+		u64 ns = EPOCH + (rand_u64(t) >> 2), n;
+
+		s->tick = (1 + below(t, USEC_PER_SEC)) * NSEC_PER_USEC;
+		n = minesp_ticks(s, ns);
+		KUNIT_ASSERT_LE(test, EPOCH + n * s->tick, ns);
+		KUNIT_ASSERT_LT(test, ns - (EPOCH + n * s->tick), s->tick);
+	}
+}
+
+/* The clock does not go back, wherever CLOCK_REALTIME is set. */
+static void minesp_test_clock(struct kunit *test)
+{
+	struct minesp_seqno_test *t = test->priv;
+	u64 now, last = 0;
+	int i;
+
+	KUNIT_EXPECT_EQ(test, minesp_clock_sn(&t->mn), real_ns);
+	for (i = 0; i < 10000; i++) {
+		advance(below(t, NSEC_PER_SEC));
+		if (!below(t, 4))
+			real_ns = EPOCH + rand_u64(t) % (1ULL << 60);
+		now = minesp_clock_sn(&t->mn);
+		KUNIT_ASSERT_GE(test, now, last);
+		KUNIT_ASSERT_GE(test, now, real_ns);
+		KUNIT_ASSERT_EQ(test, now, minesp_clock());
+		last = now;
+	}
+}
+
+/* A bucket: a token a tick, sn_ahead of them at most, none when loaded. */
+static void minesp_test_ahead(struct kunit *test)
+{
+	struct minesp_seqno_test *t = test->priv;
+	struct minesp_seqno *s = &t->seqno;
+	u64 sn, ticks = minesp_ticks(s, real_ns);
+	int i;
+
+	KUNIT_EXPECT_EQ(test, next_sn(t, &sn), -EBUSY);
+	KUNIT_EXPECT_EQ(test, t->x.curlft.packets, 0);
+	KUNIT_EXPECT_EQ(test, t->x.replay.oseq, 0);
+	advance(s->tick - 1);
+	KUNIT_EXPECT_EQ(test, next_sn(t, &sn), -EBUSY);
+	advance(1);
+	KUNIT_ASSERT_EQ(test, next_sn(t, &sn), 0);
+	KUNIT_EXPECT_EQ(test, sn, ticks + s->ahead + 1);
+	KUNIT_EXPECT_EQ(test, t->x.replay.oseq, sn);
+	KUNIT_EXPECT_EQ(test, next_sn(t, &sn), -EBUSY);
+
+	advance(2 * s->ahead * s->tick);
+	ticks = minesp_ticks(s, real_ns);
+	for (i = 0; i <= s->ahead; i++) {
+		KUNIT_ASSERT_EQ(test, next_sn(t, &sn), 0);
+		KUNIT_ASSERT_EQ(test, sn, ticks + i);
+	}
+	KUNIT_EXPECT_EQ(test, next_sn(t, &sn), -EBUSY);
+	KUNIT_EXPECT_EQ(test, t->x.curlft.packets, s->ahead + 2);
+}
+
+/*
+ * The promise: whatever is sent, deleted and added again, loaded again, booted
+ * again or set, an SN is above all that were sent before; as long as, when the
+ * first SN is made after the module was loaded, the clock is where it was for the
+ * last SN before that, or later.
+ */
+static void minesp_test_unique(struct kunit *test)
+{
+	struct minesp_seqno_test *t = test->priv;
+	struct minesp_seqno *s = &t->seqno;
+	unsigned int sent = 0;
+	u64 sn, highest = 0, latest = 0;
+	int i, burst, err;
+
+	/* All of it below the end of 32 bits. */
+	s->tick = NSEC_PER_SEC;
+	for (i = 0; i < 100000; i++) {
+		switch (below(t, 16)) {
+		case 0:
+			new_sa(t);
+			break;
+		case 1:		/* a boot */
+			boot_ns = below(t, NSEC_PER_SEC);
+			fallthrough;
+		case 2:
+			real_ns = max(real_ns, latest);
+			load_module(t);
+			new_sa(t);
+			break;
+		case 3:
+			real_ns += below(t, 10000) * NSEC_PER_MSEC;
+			break;
+		case 4:
+			if (atomic64_read(&t->mn.offset))	/* an SN was made */
+				real_ns -= below(t, 10000) * NSEC_PER_MSEC;
+			break;
+		case 5:
+			s->ahead = 1 + below(t, 8);
+			load_module(t);
+			advance((u64)U16_MAX * NSEC_PER_SEC);
+			real_ns = max(real_ns, latest);
+			new_sa(t);
+			break;
+		default:
+			advance(below(t, 3) ? below(t, NSEC_PER_SEC) :
+				below(t, 20000) * NSEC_PER_MSEC);
+		}
+		for (burst = below(t, 8); burst; burst--) {
+			err = next_sn(t, &sn);
+			latest = max(latest, minesp_clock());
+			if (err) {
+				KUNIT_ASSERT_EQ(test, err, -EBUSY);
+				break;
+			}
+			KUNIT_ASSERT_GT(test, sn, highest);
+			KUNIT_ASSERT_LE(test, sn, minesp_ticks(s, minesp_clock()) +
+						  s->ahead);
+			highest = sn;
+			sent++;
+		}
+		latest = max(latest, real_ns);
+	}
+	KUNIT_EXPECT_GT(test, sent, 10000);
+}
+
+/* The last SN, the warning before it, and nothing after it. */
+static void minesp_test_end(struct kunit *test)
+{
+	struct minesp_seqno_test *t = test->priv;
+	struct minesp_seqno *s = &t->seqno;
+	u64 sn;
+
+	s->soft = U32_MAX - 2;
+	advance((U32_MAX - 5) * s->tick - (real_ns - EPOCH));
+	KUNIT_ASSERT_EQ(test, next_sn(t, &sn), 0);
+	KUNIT_EXPECT_EQ(test, sn, U32_MAX - 4);
+	KUNIT_ASSERT_EQ(test, next_sn(t, &sn), 0);
+	KUNIT_EXPECT_EQ(test, t->x.km.dying, 0);
+	KUNIT_ASSERT_EQ(test, next_sn(t, &sn), 0);
+	KUNIT_EXPECT_EQ(test, t->x.km.dying, 1);
+	KUNIT_ASSERT_EQ(test, next_sn(t, &sn), 0);
+	KUNIT_EXPECT_EQ(test, expired, 1);
+	KUNIT_EXPECT_EQ(test, t->x.km.state, XFRM_STATE_VALID);
+	KUNIT_ASSERT_EQ(test, next_sn(t, &sn), 0);
+	KUNIT_EXPECT_EQ(test, sn, U32_MAX);
+	KUNIT_EXPECT_EQ(test, t->x.km.state, XFRM_STATE_EXPIRED);
+	KUNIT_EXPECT_EQ(test, next_sn(t, &sn), -EINVAL);
+
+	/* The clock came to the end, the timer has yet to say so. */
+	new_sa(t);
+	advance(s->tick * 10);
+	KUNIT_EXPECT_EQ(test, next_sn(t, &sn), -EOVERFLOW);
+	KUNIT_EXPECT_EQ(test, t->x.km.state, XFRM_STATE_EXPIRED);
+}
+
+/* As the user sees it: when the SN's tick began and ended, and what is allowed. */
+static bool fresh(const struct minesp_seqno *s, u64 sn, u64 now)
+{
+	u64 begin = s->epoch + sn * s->tick, end = begin + s->tick - 1;
+
+	return end >= now - min(now, s->rx_max_age) &&
+	       (begin <= now + s->rx_max_ahead || !sn);
+}
+
+static bool taken(struct minesp_seqno_test *t, u64 sn)
+{
+	XFRM_SKB_CB(&t->skb)->seq.input.low = htonl(lower_32_bits(sn));
+	XFRM_SKB_CB(&t->skb)->seq.input.hi = htonl(upper_32_bits(sn));
+	return !minesp_seqno_fresh(&t->x, &t->skb);
+}
+
+static void minesp_test_fresh(struct kunit *test)
+{
+	struct minesp_seqno_test *t = test->priv;
+	struct minesp_seqno *s = &t->seqno;
+	int i, yes = 0;
+	u64 sn, now;
+
+	/* 100 ticks back, 200 ahead, the present one begun or not */
+	s->rx_max_age = 100 * s->tick;
+	s->rx_max_ahead = 200 * s->tick;
+	for (i = 0; i < 2; i++) {
+		now = minesp_ticks(s, real_ns);
+		KUNIT_EXPECT_TRUE(test, taken(t, now));
+		KUNIT_EXPECT_TRUE(test, taken(t, now - 100));
+		KUNIT_EXPECT_FALSE(test, taken(t, now - 101));
+		KUNIT_EXPECT_TRUE(test, taken(t, now + 200));
+		KUNIT_EXPECT_FALSE(test, taken(t, now + 201));
+		real_ns += s->tick - 1;
+	}
+	KUNIT_EXPECT_FALSE(test, taken(t, 0));
+	KUNIT_EXPECT_FALSE(test, taken(t, U32_MAX));
+	KUNIT_EXPECT_FALSE(test, taken(t, U64_MAX));
+	/* Before the epoch, or at boot without a clock. */
+	for (real_ns = 0; real_ns < EPOCH; real_ns += EPOCH - 1) {
+		KUNIT_EXPECT_TRUE(test, taken(t, 0));
+		KUNIT_EXPECT_EQ(test, taken(t, 1), fresh(s, 1, real_ns));
+		KUNIT_EXPECT_FALSE(test, taken(t, U64_MAX));
+	}
+
+	for (i = 0; i < 100000; i++) {
+		s->tick = (1 + below(t, USEC_PER_SEC)) * NSEC_PER_USEC;
+		s->rx_max_age = below(t, 86400001) * NSEC_PER_MSEC >> below(t, 20);
+		s->rx_max_ahead = below(t, 86400001) * NSEC_PER_MSEC >> below(t, 20);
+		real_ns = EPOCH + 10 * NSEC_PER_SEC + (rand_u64(t) >> 3);
+		sn = minesp_ticks(s, real_ns);
+		if (below(t, 2))
+			sn -= min(sn, s->rx_max_age / s->tick + below(t, 4) - 2);
+		else
+			sn += s->rx_max_ahead / s->tick + below(t, 4) - 2;
+		KUNIT_ASSERT_EQ(test, taken(t, sn), fresh(s, sn, real_ns));
+		yes += taken(t, sn);
+	}
+	KUNIT_EXPECT_GT(test, yes, 10000);
+	KUNIT_EXPECT_LT(test, yes, 90000);
+}
+
+static struct kunit_case minesp_seqno_cases[] = {
+	KUNIT_CASE(minesp_test_ticks),
+	KUNIT_CASE(minesp_test_clock),
+	KUNIT_CASE(minesp_test_ahead),
+	KUNIT_CASE(minesp_test_unique),
+	KUNIT_CASE(minesp_test_end),
+	KUNIT_CASE(minesp_test_fresh),
+	{}
+};
+
+static struct kunit_suite minesp_seqno_suite = {
+	.name = "minesp_seqno",
+	.init = minesp_seqno_test_init,
+	.exit = minesp_seqno_test_exit,
+	.test_cases = minesp_seqno_cases,
+};
+
+kunit_test_suite(minesp_seqno_suite);
+MODULE_DESCRIPTION("KUnit tests of minesp");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,51 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""The unit tests, minesp/kunit: what is pure arithmetic. On kernels with
+CONFIG_KUNIT and CONFIG_KUNIT_DEBUGFS."""
+import os
+import pathlib
+import re
+
+import lib
+
+
+def results():
+    """(suite and case, whether it passed, what it said)"""
+    ko = pathlib.Path(os.environ.get("MINESP_KO", "")).parent / "kunit/minesp_kunit.ko"
+    try:
+        lib.sh("modprobe kunit")
+        lib.sh(f"insmod {ko}" if ko.exists() else "modprobe minesp_kunit")
+    except AssertionError as e:
+        raise lib.Skip("no CONFIG_KUNIT, or no minesp_kunit") from e
+    try:
+        for path in sorted(lib.debugfs("kunit").glob("minesp_*/results")):
+            said = []
+            for line in path.read_text().splitlines():
+                verdict = re.match(r" +(not )?ok \d+ (\w+)", line)
+                said.append(line.strip())
+                if verdict:
+                    yield f"{path.parent.name}: {verdict[2]}", not verdict[1], said
+                    said = []
+    finally:
+        lib.sh("rmmod minesp_kunit")
+
+
+def check(passed, said):
+    assert passed, "\n".join(said)
+
+
+def cases():
+    try:
+        found = list(results())
+    except lib.Skip as e:
+        def skip(e=e):
+            raise e
+        yield "unit tests", skip
+        return
+    yield "there are unit tests", lambda: check(found, ["none"])
+    for name, passed, said in found:
+        yield name, lambda p=passed, s=said: check(p, s)
+
+
+if __name__ == "__main__":
+    lib.run(cases())
