@@ -5,7 +5,7 @@ import struct
 
 NETLINK_XFRM = 6
 XFRM_MSG_NEWSA, XFRM_MSG_DELSA, XFRM_MSG_UPDSA = 0x10, 0x11, 0x1a
-XFRM_MSG_FLUSHSA, XFRM_MSG_MIGRATE = 0x1c, 0x21
+XFRM_MSG_FLUSHSA, XFRM_MSG_MIGRATE, XFRM_MSG_GETSADINFO = 0x1c, 0x21, 0x23
 XFRMA_ALG_AUTH, XFRMA_ALG_CRYPT, XFRMA_ENCAP, XFRMA_SRCADDR = 1, 2, 4, 13
 XFRMA_MIGRATE, XFRMA_ALG_AEAD, XFRMA_ALG_AUTH_TRUNC, XFRMA_MARK = 17, 18, 20, 21
 XFRMA_TFCPAD, XFRMA_REPLAY_ESN_VAL, XFRMA_SA_EXTRA_FLAGS = 22, 23, 24
@@ -41,6 +41,12 @@ class Xfrm:
         return self.ask(XFRM_MSG_DELSA, _address(dst) + struct.pack(
             ">I", spi) + struct.pack("=HBx", socket.AF_INET,
                                      socket.IPPROTO_ESP))
+
+    def count(self):
+        """How many SAs there are."""
+        self.sock.send(struct.pack("=IHHIII", 20, XFRM_MSG_GETSADINFO, 1, 1, 0, 0))
+        # After the header, flags and the attribute's header
+        return struct.unpack_from("=I", self.sock.recv(1 << 16), 24)[0]
 
     def flush(self):
         return self.ask(XFRM_MSG_FLUSHSA, bytes([socket.IPPROTO_ESP]))

@@ -1,0 +1,333 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""No memory: each allocation is made to fail in turn while SAs are added, packets
+are sent and received, namespaces are made and the module is loaded, and many at
+random with crypto that completes later. Nothing is sent in clear, nothing is
+delivered that was not sent, nothing is half done, and it works again afterwards;
+klog.py sees what is lost. On kernels with CONFIG_FAILSLAB, CONFIG_FAIL_PAGE_ALLOC,
+CONFIG_FAULT_INJECTION_DEBUG_FS and CONFIG_FAULT_INJECTION_STACKTRACE_FILTER.
+
+MINESP_FAULT: how often all of it is done (1). MINESP_SEED: what requests for SAs
+are made from."""
+import contextlib
+import errno
+import fcntl
+import itertools
+import os
+import pathlib
+import random
+import socket
+import struct
+
+import crypto
+import interop
+import lib
+import newsa
+import packets
+import refuse
+import suites
+import xfrm
+
+ROUNDS = int(os.environ.get("MINESP_FAULT", 1))
+REQUESTS = 40               # SAs, each added until no allocation is left to fail
+RANDOM_PACKETS = 1000
+SECRET = b"not to be seen "
+TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454ca, 1, 0x1000
+
+
+def text():
+    """From where to where the module's code goes, about."""
+    module = pathlib.Path("/sys/module/minesp")
+    start = int((module / "sections/.text").read_text(), 16)
+    return start, start + int((module / "coresize").read_text())
+
+
+def function(name):
+    """From where to where a function of the kernel goes."""
+    with open("/proc/kallsyms") as f:
+        symbols = sorted((int(line.split()[0], 16), line.split()[2]) for line in f)
+    return next((here, after) for (here, n), (after, _) in
+                itertools.pairwise(symbols) if n == name)
+
+
+@contextlib.contextmanager
+def faults(percent=0, sleeping=True, code=(0, 2 ** 64 - 1)):
+    """Allocations fail below that code: one of a thread that says so in its
+    fail-nth, and so many percent of all. sleeping: those that may, too."""
+    where = [lib.debugfs(name) for name in ("failslab", "fail_page_alloc")]
+
+    def setting(**values):
+        for name, value in values.items():
+            for path in where:
+                (path / name.replace("_", "-")).write_text(f"{value}\n")
+
+    setting(verbose=0, interval=1, times=-1, require_start=hex(code[0]),
+            require_end=hex(code[1]), ignore_gfp_wait="NY"[not sleeping])
+    (where[1] / "min-order").write_text("0\n")
+    setting(probability=percent)
+    try:
+        yield
+    finally:
+        setting(probability=0, require_start=0, require_end=hex(2 ** 64 - 1))
+
+
+def each(act):
+    """act(), its first allocation failing, its second, and so on, until it has
+    had all that it wants. Yields whether one failed, and what act() returned or
+    raised."""
+    fd = os.open("/proc/thread-self/fail-nth", os.O_RDWR)
+    with contextlib.closing(os.fdopen(fd, "r+b", buffering=0)):
+        for n in itertools.count(1):
+            os.pwrite(fd, b"%d" % n, 0)
+            try:
+                result = act()
+            except (OSError, MemoryError) as e:
+                result = e
+            failed = not int(os.pread(fd, 16, 0))
+            os.pwrite(fd, b"0", 0)
+            yield failed, result
+            if not failed:
+                return
+
+
+def adding():
+    """Minimal and stock SAs: each is there, or not."""
+    rand = random.Random(newsa.SEED)
+    refused = 0
+    with refuse.spares() as host, faults():
+        host.settings(sn_epoch=1, sn_tick_us=1000)
+        sock = xfrm.Xfrm(host)
+        for i in range(REQUESTS):
+            # Without room for a table, every fourth
+            host.settings(sad_slots=1024 if i % 4 else 2)
+            stock = not rand.randrange(8)
+            while True:
+                r = newsa.Request(rand)
+                extra = newsa.STOCK if stock else newsa.MINIMAL | r.extra
+                if r.documented() and not r.send(sock, extra):
+                    break
+            sock.flush()
+            for failed, err in each(lambda: r.send(sock, extra)):
+                what = f"MINESP_SEED={newsa.SEED} request {i}, {r}: {err}"
+                if isinstance(err, OSError):        # no memory for the answer
+                    lib.equal(err.errno, errno.ENOBUFS, what)
+                    sock.sock.close()
+                    sock = xfrm.Xfrm(host)
+                else:
+                    assert failed or not err, what
+                    lib.equal(sock.count(), int(not err), what)
+                    refused += bool(err)
+                sock.flush()
+                lib.equal(sock.count(), 0, what)
+    assert refused > REQUESTS, f"only {refused} were refused"
+
+
+def resizing():
+    """sad_slots, while there is a table."""
+    with refuse.spares() as host, faults(code=text()):
+        refuse.add(host, lib.SUITE)
+        with host.inside():
+            fd = os.open("/proc/sys/net/minesp/sad_slots", os.O_RDWR)
+        for slots in (2, 64, 1024, 65536):
+            old = host.sysctl("net.minesp.sad_slots")
+            for failed, result in each(lambda: os.pwrite(fd, b"%d\n" % slots, 0)):
+                new = str(slots)
+                if isinstance(result, OSError):
+                    lib.equal(result.errno, errno.ENOMEM, "error")
+                    new = old
+                lib.equal(host.sysctl("net.minesp.sad_slots"), new, "sad_slots")
+                host.settings(sad_slots=old)
+        os.close(fd)
+
+
+def namespaces():
+    """One is made whole, or not at all."""
+    def unshare():
+        here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        try:
+            lib.libc("unshare", lib.CLONE_NEWNET)
+            lib.libc("setns", here, lib.CLONE_NEWNET)
+        finally:
+            os.close(here)
+
+    with faults(code=text()):
+        results = [result for _, result in each(unshare)]
+    *errors, last = results
+    lib.equal(last, None, "with all the memory")
+    for e in errors:
+        assert not e or e.errno == errno.ENOMEM, e
+    assert any(errors), "nothing failed"
+
+
+def loading():
+    """The module is loaded, or not."""
+    ko = os.environ.get("MINESP_KO") or lib.sh("modinfo -F filename minesp").strip()
+    image = pathlib.Path(ko).read_bytes()
+    lib.unload()
+    try:
+        with faults(code=function("do_init_module")):
+            for failed, result in each(
+                    lambda: lib.libc("init_module", image, len(image), b"")):
+                lib.equal(lib.loaded("minesp"), result is None, "loaded")
+                assert failed or not result, result
+                lib.unload()
+    finally:
+        lib.load()
+
+
+class Wire:
+    """Looks at what a host sends."""
+
+    def __init__(self, host):
+        self.sock = host.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self.sock.setsockopt(socket.SOL_SOCKET, interop.SO_RCVBUFFORCE, 1 << 22)
+        self.sock.bind(("veth0", 0))
+        self.sock.setblocking(False)
+
+    def no_secrets(self):
+        """In what it has sent since; returns how many packets that was."""
+        seen = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                frame, address = self.sock.recvfrom(1 << 16)
+                # What came out of a tunnel passes here, too.
+                if address[2] == socket.PACKET_OUTGOING:
+                    assert SECRET not in frame, f"sent in clear: {frame.hex()}"
+                    seen += 1
+        return seen
+
+
+def sending(mode, inner, outer, suite):
+    with packets.meet(suites.Peer, mode, inner, outer, suite) as p, faults():
+        wire = Wire(p.a)
+        for n in (1, 80, 600):      # fits, does not quite, fragments
+            data = SECRET * n
+            p.app.send(data)
+            wire.no_secrets()
+            for failed, result in each(lambda: p.app.send(data)):
+                sent = wire.no_secrets()
+                assert failed or sent and result == len(data), (sent, result)
+        assert p.a.stats()["OutNoMemory"], "none failed in minesp"
+
+
+@contextlib.contextmanager
+def tun(host):
+    """What is written to it, host receives before write() returns. Someone
+    listens, too, so packets are cloned."""
+    lib.sh("modprobe tun")
+    with host.inside():
+        fd = os.open("/dev/net/tun", os.O_RDWR)
+        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", b"tun0",
+                                               IFF_TUN | IFF_NO_PI))
+    with contextlib.closing(os.fdopen(fd, "r+b", buffering=0)):
+        host.ip("link set tun0 up")
+        with host.socket(socket.AF_PACKET, socket.SOCK_RAW,
+                         socket.htons(3)) as clones:
+            clones.bind(("tun0", 0))
+            yield fd
+
+
+def receiving(mode, inner, outer, suite):
+    with packets.meet(suites.Peer, mode, inner, outer, suite) as p, faults(), \
+            tun(p.a) as fd:
+        p.app.setblocking(False)
+
+        def arrived():
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    yield p.app.recv(1 << 16)
+
+        def write():
+            for packet in ip:
+                os.write(fd, packet)
+
+        for n, good, cut in itertools.product((1, 80), (True, False), (0, 600)):
+            if cut and outer == 6:
+                continue
+            data = SECRET * n
+            nh, payload = p.datagram(data)
+            ip = []
+
+            def make():
+                esp = p.esp(payload, nh)
+                packet = p.frame(esp if good else packets.spoilt(esp))
+                ip[:] = map(bytes, packets.fragment(packet, cut) if cut else [packet])
+
+            make()
+            for failed, result in each(write):
+                got = list(arrived())
+                if good and not failed:
+                    lib.equal((got, result), ([data], None), "delivered")
+                assert not got or good and got == [data], f"{got} was delivered"
+                make()
+        assert p.a.stats()["InNoMemory"], "none failed in minesp"
+
+
+def at_random(mode, inner, outer):
+    """Two minimal hosts; both ways at once."""
+    kind = "inner" if mode == "tunnel" else "outer"
+    with lib.hosts() as (a, b):
+        for h in (a, b):
+            h.sas(mode, inner, outer)
+        ends = interop.pair(a, b, inner, kind, packets.PORT)
+        wires = [Wire(h) for h in (a, b)]
+        sent, got, seen = set(), 0, 0
+        for end in ends:
+            end.setblocking(False)
+
+        def collect():
+            count = 0
+            for end in ends:
+                with contextlib.suppress(OSError):
+                    while True:
+                        data = end.recv(1 << 16)
+                        assert data in sent, f"{data!r} was delivered"
+                        count += 1
+            return count
+
+        with faults(10, sleeping=False):
+            for i in range(RANDOM_PACKETS):
+                data = SECRET * random.choice((1, 80, 600)) + str(i).encode()
+                sent.add(data)
+                for end in ends:
+                    with contextlib.suppress(OSError):
+                        end.send(data)
+                got += collect()
+                seen += sum(wire.no_secrets() for wire in wires)
+        assert min(got, seen) > RANDOM_PACKETS // 10, f"only {got} of {seen} arrived"
+        for h in (a, b):
+            stats = h.stats()
+            assert stats["InNoMemory"] and stats["OutNoMemory"], stats
+            lib.equal(stats["InIcvWrong"], 0, "wrong ICVs")
+        data = SECRET + b"again"
+        sent.add(data)
+        for end in ends:
+            end.send(data)
+            lib.wait_for("it works again", collect)
+        for end in ends:    # or they keep the namespaces
+            end.close()
+
+
+def cases():
+    chosen = {name: suite for name, suite in suites.suites()
+              if name in ("AES-GCM-16 128", "cbc(aes) 128, hmac(sha256)")}
+    for i in range(ROUNDS):
+        n = f", round {i + 1}" if ROUNDS > 1 else ""
+        yield f"adding SAs, seed {newsa.SEED}{n}", adding
+        yield f"resizing the table{n}", resizing
+        yield f"making namespaces{n}", namespaces
+        yield f"loading the module{n}", loading
+        for name, suite in chosen.items():
+            for mode in lib.MODES:
+                for what in (sending, receiving):
+                    yield (f"{what.__name__}, {name}, {mode}{n}",
+                           lambda w=what, s=suite, m=mode: w(*m, s))
+        yield f"at random{n}", lambda: at_random(*lib.MODES[2])
+        for template in ("pcrypt", "cryptd"):
+            for mode in lib.MODES[:2]:
+                yield (f"at random, {template}, {mode}{n}",
+                       lambda t=template, m=mode: crypto.using(t, at_random, *m))
+
+
+if __name__ == "__main__":
+    lib.run(cases(), needs=["ip"], imports=["scapy", "cryptography"])
