@@ -13,6 +13,7 @@
 #   make check-debug
 #                   build a kernel with KASAN, lockdep and the like, and run all
 #                   tests on it
+#   make coverage   then: which lines of minesp/ no test has reached
 #   make style      sparse and checkpatch
 #   make cross      build for other architectures
 
@@ -38,7 +39,7 @@ clean:
 	$(MAKE) -C $(KDIR) M=$(CURDIR) clean
 	rm -f tools/minesp-spi
 
-demo check style cross:
+demo check style cross coverage:
 	tools/$@.sh
 
 check-debug: tools
@@ -46,4 +47,4 @@ check-debug: tools
 	tools/debug-kernel.sh
 	RELEASES=$$(tail -n 1 build/debug/built) VM_MEMORY=3G tools/check.sh
 
-.PHONY: all tools install clean demo check check-debug style cross
+.PHONY: all tools install clean demo check check-debug style cross coverage

@@ -18,16 +18,18 @@ verdict()
 	if [ "$1" = 0 ]; then echo "ok $2"; else echo "not ok $2"; fi
 }
 
-# In a virtual machine of release $1; what it prints is KTAP. Then machines of
-# that release that crash.
+# In a virtual machine of release $1; what it prints is KTAP. What there is of
+# coverage goes to where the module was built. Then machines of that release that
+# crash.
 run_on()
 {
-	local tests="${*:2}"
+	local tests="${*:2}" dir=$PWD/build/$1/minesp
 
 	{
 		echo "# $1"	# a machine that says nothing has died
 		timeout -k 10 "${MINESP_TIMEOUT:-4500}" tools/vm.sh "$1" \
-			"make -s -C $selftests/minesp run_tests ${tests:+TEST_PROGS='$tests'} 2>&1" \
+			"make -s -C $selftests/minesp run_tests ${tests:+TEST_PROGS='$tests'} 2>&1
+			 cp /sys/kernel/debug/gcov$dir/*.gcda $dir/ 2> /dev/null || :" \
 			< /dev/null
 	} | tee "build/ktap-$1" | sed -u "s/^/[$1] /"
 	[ "$tests" ] || [ "${RELEASES:-}" ] && return
@@ -39,7 +41,7 @@ run_on()
 }
 
 tools/setup.sh || die "set-up failed"
-rm -f build/ktap-*
+rm -f build/ktap-* build/*/minesp/*.gcda
 rsync -a --delete --exclude=__pycache__ selftests/ $selftests/minesp/
 
 for release in $(releases); do

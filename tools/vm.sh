@@ -3,7 +3,8 @@
 #
 # vm.sh RELEASE COMMAND: runs a shell command, as root, in a virtual machine
 # that boots one of the kernels in build/kernels and shares this host's files;
-# what it changes there is gone afterwards. Ends as the command ends. MINESP_KO
+# what it changes there is gone afterwards, but for build/RELEASE. Ends as the
+# command ends. MINESP_KO
 # names the module for that kernel, and tools/ is in PATH. The console goes to
 # build/console-RELEASE. Without a COMMAND: a shell. VM_NAME is a better name for
 # the console's file than RELEASE where several machines run one; VM_QEMU has more
@@ -13,6 +14,7 @@
 
 release=${1:?usage: vm.sh RELEASE [COMMAND]}; shift
 console=build/console-${VM_NAME:-$release}
+mkdir -p "build/$release"
 [ -e "build/kernels/$release/boot/vmlinuz-$release" ] ||
 	die "no kernel $release in build/kernels; tools/setup.sh fetches them"
 
@@ -36,6 +38,7 @@ export PATH="$PWD/build/venv/bin:$PATH"
 vm()
 {
 	vng $accel --force-9p --user root --cpus 2 --memory "${VM_MEMORY:-2G}" --verbose \
+		--rwdir "$PWD/build/$release" \
 		--run "build/kernels/$release/boot/vmlinuz-$release" \
 		--append "panic=-1 oops=panic log_buf_len=4M" \
 		--qemu-opts="$options -virtfs local,path=/usr,mount_tag=usr,security_model=none,readonly=on,multidevs=remap ${VM_QEMU:-}" \
