@@ -19,12 +19,25 @@ import packets
 import sad
 
 CLOCK = lib.XFLAG_CLOCK
-ESP_SN = 14 + 20 + 4    # in a frame
+ESP = 14 + 20   # where it is in a frame
 LAST = 2 ** 32 - 1
 
 
 def now():
     return time.clock_gettime(time.CLOCK_REALTIME)
+
+
+def recorded(wire, spi):
+    """[(SN, IV, the rest)] of what was sent since it was asked last."""
+    found = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            frame = wire.recv(1 << 16)
+            if frame[12:14] == b"\x08\0" and frame[23] == 50:
+                to, sn, iv = struct.unpack_from(">IIQ", frame, ESP)
+                if to == spi:
+                    found.append((sn, iv, frame[ESP + 16:]))
+    return found
 
 
 class Sender(packets.Peer):
@@ -51,15 +64,7 @@ class Sender(packets.Peer):
             return False
 
     def recorded(self):
-        """[(SN, IV, the rest)] of what was sent since it was asked last."""
-        found = []
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                frame = self.wire.recv(1 << 16)
-                if frame[12:14] == b"\x08\0" and frame[23] == 50:
-                    sn, iv = struct.unpack_from(">IQ", frame, ESP_SN)
-                    found.append((sn, iv, frame[ESP_SN + 12:]))
-        return found
+        return recorded(self.wire, lib.SPI[self.b.name])
 
     def oseq(self):
         said = lib.sh(f"ip -n {self.a.ns} -s xfrm state list "

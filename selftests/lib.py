@@ -8,6 +8,7 @@ outer header on their end of the wire, and one for the inner header on lo.
 import contextlib
 import ctypes
 import importlib.util
+import multiprocessing
 import os
 import pathlib
 import select
@@ -114,6 +115,21 @@ def debugfs(name):
 def equal(got, wanted, what):
     if got != wanted:
         raise AssertionError(f"{what}: {got!r}, not {wanted!r}")
+
+
+def process(function, *args):
+    """Starts a process, which ends no later than this one."""
+    p = multiprocessing.get_context("fork").Process(target=function, args=args,
+                                                    daemon=True)
+    p.start()
+    return p
+
+
+def ended(processes):
+    """Waits until they have ended, and well."""
+    for p in processes:
+        p.join()
+    equal([p.exitcode for p in processes], [0] * len(processes), "exit codes")
 
 
 # The module. MINESP_KO names its file; without it modprobe looks for minesp.

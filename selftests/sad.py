@@ -5,7 +5,6 @@ arrives, what the table forgets, and rekeying under traffic."""
 import contextlib
 import functools
 import operator
-import os
 import random
 import socket
 import subprocess
@@ -399,22 +398,13 @@ def race():
             p.a.sysctl("net.minesp.sad_slots", 1 << rand.randint(1, 12))
             listed(p.a)
 
-        children = []
-        for seed, function in enumerate((configure, configure, configure, hit,
-                                         hit, look)):
-            pid = os.fork()
-            if not pid:
-                failed = 1
-                try:
-                    rand, netlink = random.Random(seed), xfrm.Xfrm(p.a)
-                    while time.monotonic() < end:
-                        function(rand, netlink)
-                    failed = 0
-                finally:
-                    os._exit(failed)
-            children.append(pid)
-        for pid in children:
-            lib.equal(os.waitpid(pid, 0)[1], 0, "a child's status")
+        def work(function, seed):
+            rand, netlink = random.Random(seed), xfrm.Xfrm(p.a)
+            while time.monotonic() < end:
+                function(rand, netlink)
+
+        lib.ended([lib.process(work, function, seed) for seed, function in
+                   enumerate((configure, configure, configure, hit, hit, look))])
         stats = p.a.stats()
         assert stats["InDirect"] > 100 and stats["InLookup"] > 100, stats
         # Whatever happened, it works, and nothing was missing but SAs. What is
