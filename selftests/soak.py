@@ -1,0 +1,438 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""Everything at once, for a time: traffic both ways over SAs of all kinds, some of
+them stock, which are rekeyed, deleted and added again; tables of SPIs that change
+their size; namespaces that are deleted under traffic; minesp, esp4, esp6 and their
+offloads, which are unloaded whenever they may be, and tried when they may not.
+
+What arrives was sent, and arrives once; nothing leaves but ESP; a packet is only
+lost when its SA was deleted, and never on a connection of stock SAs, which outlive
+the module; afterwards all connections work, and nothing is left.
+
+MINESP_SOAK: for how many seconds (30). MINESP_SEED: decides who does what; not in
+which order processes get to it. The case says what it was."""
+import contextlib
+import ctypes
+import errno
+import fcntl
+import itertools
+import multiprocessing
+import os
+import random
+import re
+import socket
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+
+import clock
+import coexist
+import interop
+import lib
+import newsa
+import sad
+import suites
+import teardown
+import xfrm
+
+SECONDS = int(os.environ.get("MINESP_SOAK", 30))
+SEED = int(os.environ.get("MINESP_SEED", random.randrange(2 ** 32)))
+PAIRS = 2
+PORT = 6000
+SIZES = (4, 100, 1400, 3000)
+
+# The SAs of each connection, on a and on b
+STOCK, MINIMAL = newsa.STOCK, newsa.MINIMAL
+KINDS = [(STOCK, STOCK), (MINIMAL, MINIMAL), (MINIMAL, STOCK), (STOCK, MINIMAL),
+         (MINIMAL, MINIMAL)]
+# What happens to packets whose SA is deleted, and to ICMP about them; and when SNs
+# are refused.
+EXPECTED = {"XfrmInNoStates", "XfrmInStateInvalid", "XfrmOutNoStates",
+            "XfrmOutStateInvalid", "XfrmOutStateProtoError", "OutExpired",
+            "OutAhead", "XfrmOutPolBlock"}
+
+SO_ATTACH_FILTER, PACKET_OUTGOING = 26, 4
+# A filter of linux/filter.h: code, jump if true, if false, constant. It takes what
+# leaves and is IP, but not ESP.
+NOT_ESP = b"".join(struct.pack("=HBBI", *line) for line in (
+    (0x30, 0, 0, 0xfffff004), (0x15, 0, 10, PACKET_OUTGOING),
+    (0x28, 0, 0, 12), (0x15, 0, 2, 0x0800),
+    (0x30, 0, 0, 14 + 9), (0x15, 6, 7, 50),                     # IPv4
+    (0x15, 0, 5, 0x86dd), (0x30, 0, 0, 14 + 6), (0x15, 3, 0, 50),
+    (0x15, 0, 3, 44), (0x30, 0, 0, 14 + 40), (0x15, 0, 1, 50),  # a fragment
+    (0x06, 0, 0, 0), (0x06, 0, 0, 0xffff)))
+
+
+def not_esp(host):
+    """A socket that gets what leaves in the clear."""
+    wire = host.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3), 0)
+    code = ctypes.create_string_buffer(NOT_ESP)
+    wire.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack(
+        "@HP", len(NOT_ESP) // 8, ctypes.addressof(code)))
+    wire.bind(("veth0", 0))
+    return wire
+
+
+class Ip:
+    """ip(8) on a host, fed while it runs: to start it takes longer than what it
+    does."""
+
+    def __init__(self, host):
+        self.process = subprocess.Popen(
+            ["stdbuf", "-oL", "ip", "-n", host.ns, "-force", "-batch", "-"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True)
+
+    def __call__(self, lines):
+        """Returns when they are done."""
+        self.process.stdin.write(f"{lines}\nxfrm state count\n")
+        self.process.stdin.flush()
+        said = [self.process.stdout.readline()]
+        while "SAD count" not in said[-1]:
+            assert said[-1], f"ip has ended: {said}"
+            said.append(self.process.stdout.readline())
+        assert "failed" not in "".join(said), f"{lines}: {said}"
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+class Connection:
+    """UDP both ways. Ends are 0 and 1, and so is a direction: who sends."""
+
+    def __init__(self, hosts, n, rand):
+        self.hosts, self.n, self.kinds = hosts, n, KINDS[n]
+        self.mode, inner, outer = rand.choice(lib.MODES)
+        self.generation, self.key = 0, rand.getrandbits(32)
+        implicit = STOCK not in self.kinds and rand.randrange(2)
+        suite = rand.choice([*(suites.implicit if implicit else suites.suites)()])
+        self.suite = suite[1].words.split(" extra-flag")[0]
+        self.words = rand.choice(("", "flag esn"))
+        self.flags = [kind | (kind == MINIMAL and
+                              (rand.choice((0, newsa.CLOCK)) |
+                               implicit * (newsa.IMPLICIT | newsa.NEW_KEY)))
+                      for kind in self.kinds]
+        kind = "inner" if self.mode == "tunnel" else "outer"
+        self.inner, self.outer = ([h.address(*x) for h in hosts] for x in
+                                  ((inner, kind), (outer, "outer")))
+        self.name = (f"{n}: {self.mode} {inner} in {outer}, {suite[0]} "
+                     f"{self.words}, {self.flags[0]:#x} and {self.flags[1]:#x}")
+        self.socks = []
+        for h, address in zip(hosts, self.inner):
+            sock = h.socket(lib.families(address), socket.SOCK_DGRAM, 0, 0)
+            sock.setsockopt(socket.SOL_SOCKET, interop.SO_RCVBUFFORCE, 1 << 22)
+            sock.bind((address, PORT + n))
+            self.socks.append(sock)
+        self.tried, self.since = [0, 0], [0, 0]
+        self.sent, self.got = [set(), set()], [set(), set()]
+
+    def stock(self):
+        return self.kinds == (STOCK, STOCK)
+
+    def sa(self, verb, end, direction, generation):
+        """A line for ip(8)."""
+        src, dst = self.outer[direction], self.outer[1 - direction]
+        line = (f"xfrm state {verb} src {src} dst {dst} proto esp "
+                f"spi {0x100 + 2 * self.n + direction << 8 | generation & 255:#x}")
+        if verb != "add":
+            return line + "\n"
+        rand = random.Random(f"{self.key} {direction} {generation}")
+        suite = re.sub("0x[0-9a-f]{16,}", lambda m: "0x" + rand.randbytes(
+            len(m[0]) // 2 - 1).hex(), self.suite)
+        return (f"{line} reqid {self.n + 1} mode {self.mode} replay-window 4096 "
+                f"{suite} {self.words} extra-flag {self.flags[end]:#x} "
+                f"sel src {self.inner[direction]} dst {self.inner[1 - direction]}\n")
+
+    def policies(self, end):
+        for direction, way in (end, "out"), (1 - end, "in"):
+            yield (f"xfrm policy add src {self.inner[direction]} "
+                   f"dst {self.inner[1 - direction]} proto udp "
+                   f"sport {PORT + self.n} dport {PORT + self.n} dir {way} "
+                   f"tmpl src {self.outer[direction]} "
+                   f"dst {self.outer[1 - direction]} proto esp "
+                   f"reqid {self.n + 1} mode {self.mode}\n")
+
+    def data(self, direction, i):
+        """Of the datagram with this number."""
+        head = struct.pack(">IIBB", i, self.key, self.n, direction)
+        return head + bytes([i & 255]) * SIZES[i % len(SIZES)]
+
+    def traffic(self):
+        for d in 0, 1:
+            i = self.tried[d]
+            self.tried[d] += 1
+            with contextlib.suppress(OSError):      # no SA
+                self.socks[d].sendto(self.data(d, i), (self.inner[1 - d],
+                                                       PORT + self.n))
+                self.sent[d].add(i)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    data = self.socks[1 - d].recv(1 << 16)
+                    i = int.from_bytes(data[:4], "big")
+                    assert i < self.tried[d] and data == self.data(d, i), \
+                        f"{self.name}: nobody has sent {data}"
+                    assert i not in self.got[d], f"{self.name}: {i} came twice"
+                    self.got[d].add(i)
+
+    def settle(self, check):
+        """What was sent until now has to arrive."""
+        upto = [*self.tried]
+
+        def arrived():
+            check()
+            return all(i in self.got[d] for d in (0, 1) for i in
+                       self.sent[d].copy() if self.since[d] <= i < upto[d])
+
+        lib.wait_for(f"all that was sent arrives, {self.name}", arrived)
+        self.forgive(upto)
+
+    def forgive(self, upto=None):
+        """What was sent until now may be lost."""
+        self.since = upto or [*self.tried]
+        for d in 0, 1:
+            self.sent[d] -= {i for i in self.sent[d].copy() if i < self.since[d]}
+
+
+class Pair:
+    """Two hosts, the connections between them, and the thread that uses them."""
+
+    def __init__(self, hosts, rand):
+        self.hosts, self.rand = hosts, rand
+        self.connections = [Connection(hosts, n, rand) for n in range(len(KINDS))]
+        self.ips = [Ip(h) for h in hosts]
+        self.wires = [not_esp(h) for h in hosts]
+        self.failed, self.stop, self.rekeys = None, threading.Event(), 0
+        for end, h in enumerate(hosts):
+            # A fragment of what is lost in a tunnel keeps its SA, and so the
+            # module, for a minute.
+            h.sysctl("net.ipv4.ipfrag_time", 3)
+            h.sysctl("net.ipv6.ip6frag_time", 3)
+            self.grow(end)
+            # ICMP about what was in a tunnel would quote it.
+            self.ips[end]("".join([line for c in self.connections
+                                   for line in c.policies(end)] + [
+                f"xfrm policy add src {any} dst {any} dir out action block "
+                f"priority 1\n" for any in ("0.0.0.0/0", "::/0")]))
+        self.stock, *self.others = self.connections
+        self.add(self.stock)
+        self.thread = threading.Thread(target=self.send)
+        self.thread.start()
+
+    def close(self):
+        self.stop.set()
+        self.thread.join()
+        for x in (*self.ips, *self.wires, *(s for c in self.connections
+                                            for s in c.socks)):
+            x.close()
+
+    def grow(self, end):
+        """xfrm may miss an SA while its table grows. So it does that now."""
+        spis = itertools.count(0x1000)
+
+        def grown():
+            self.ips[end]("".join(
+                f"xfrm state add src 192.0.2.9 dst 192.0.2.9 proto esp "
+                f"spi {spi:#x} {lib.SUITE} {lib.XFLAG_STOCK}\n"
+                for spi in itertools.islice(spis, 16)))
+            said = lib.sh(f"ip -n {self.hosts[end].ns} -s xfrm state count")
+            return int(re.search(r"buckets count (\d+)", said)[1]) >= 64
+
+        lib.wait_for("a large table", grown)
+        self.ips[end]("xfrm state flush")
+
+    def send(self):
+        try:
+            while not self.stop.is_set():
+                for c in self.connections:
+                    c.traffic()
+                time.sleep(0.005)   # leaves the CPUs some time for the rest
+        except Exception as e:
+            self.failed = e
+
+    def check(self):
+        if self.failed:
+            raise self.failed
+        for wire in self.wires:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    frame = wire.recv(1 << 16)
+                    # IPv6 has multicast of its own.
+                    assert frame[0] & 1, f"left in the clear: {frame}"
+
+    def add(self, c):
+        for end in 0, 1:
+            self.ips[end](c.sa("add", end, 0, c.generation) +
+                          c.sa("add", end, 1, c.generation))
+        c.forgive()
+
+    def delete(self, c):
+        c.settle(self.check)
+        for end in 0, 1:
+            self.ips[end](c.sa("delete", end, 0, c.generation) +
+                          c.sa("delete", end, 1, c.generation))
+        c.generation += 1
+
+    def rekey(self, c):
+        """No packet is lost: who receives has the new SA first, and the old one
+        longer."""
+        a, b = self.ips
+        old, new = c.generation, c.generation + 1
+        a(c.sa("add", 0, 1, new))
+        b(c.sa("add", 1, 1, new) + c.sa("add", 1, 0, new))
+        a(c.sa("add", 0, 0, new) + c.sa("delete", 0, 0, old))
+        b(c.sa("delete", 1, 1, old))
+        c.settle(self.check)
+        a(c.sa("delete", 0, 1, old))
+        b(c.sa("delete", 1, 0, old))
+        c.generation = new
+        self.rekeys += 1
+
+    def step(self):
+        """Something happens."""
+        c, h = self.rand.choice(self.connections), self.rand.choice(self.hosts)
+        what = self.rand.randrange(8)
+        if what < 4 or what == 4 and c.stock():
+            self.rekey(c)
+        elif what == 4:
+            self.delete(c)
+            self.add(c)
+        elif what == 5:
+            h.sysctl("net.minesp.sad_slots", 1 << self.rand.randint(1, 14))
+        elif what == 6:
+            sad.listed(h)
+            h.errors()
+        else:
+            said = lib.sh("rmmod minesp esp4 esp6 2>&1", check=False)
+            lib.equal(said.count("in use"), 3, f"refusals of rmmod in {said}")
+        self.check()
+
+    def begin(self):
+        """The module is new."""
+        for h in self.hosts:
+            h.settings(sn_tick_us=1000, sn_ahead=10000,
+                       sn_epoch=int(clock.now()) - 100)
+        for c in self.others:
+            self.add(c)
+
+    def works(self):
+        """Each connection, and nothing has happened that should not."""
+        def got():
+            self.check()
+            return [len(got) for c in self.connections for got in c.got]
+
+        was = got()
+        lib.wait_for("traffic on all connections", lambda: all(
+            now > n + 4 for now, n in zip(got(), was)))
+        for h in self.hosts:
+            stats = h.stats()
+            assert stats["InPackets"] and stats["OutPackets"], stats
+            lib.equal(h.errors().keys() - EXPECTED, set(), f"errors of {h.ns}")
+
+
+@contextlib.contextmanager
+def locked(path, how):
+    """Shared: minimal SAs. Exclusive: no minesp."""
+    with open(path) as f:
+        fcntl.flock(f, how)
+        yield
+
+
+def pair(rand, path, quiet, calm):
+    with contextlib.ExitStack() as stack:
+        hosts = stack.enter_context(lib.hosts())
+        with locked(path, fcntl.LOCK_SH):
+            p = stack.enter_context(contextlib.closing(Pair(hosts, rand)))
+        last = False
+        while not last:
+            last = calm.is_set()
+            with locked(path, fcntl.LOCK_SH):
+                p.begin()
+                while not (quiet.is_set() or calm.is_set()):
+                    p.step()
+                p.works()
+                for c in p.others:
+                    p.delete(c)
+            lib.wait_for("minesp", lambda: not quiet.is_set() or calm.is_set(),
+                         10 * lib.TIMEOUT)
+        p.delete(p.stock)
+        lib.ksft.print_msg(f"{sum(len(g) for c in p.connections for g in c.got)} "
+                           f"datagrams, {p.rekeys} rekeys")
+        for h in hosts:
+            lib.equal(lib.sh(f"ip -n {h.ns} xfrm state"), "", "SAs that are left")
+
+
+def modules(rand, path, quiet, end):
+    """minesp is loaded anew now and then, others come and go all the time."""
+    n = 0
+    while time.monotonic() < end:
+        until = time.monotonic() + rand.uniform(2, 7)
+        while time.monotonic() < until:
+            lib.sh(f"{rand.choice(('modprobe -a', 'rmmod'))} "
+                   f"{rand.choice(('xfrm_interface', *coexist.OFFLOADS))}",
+                   check=False)
+        quiet.set()
+        with locked(path, fcntl.LOCK_EX):
+            lib.unload()
+            for module in rand.sample(("esp4", "esp6", *coexist.OFFLOADS), 3):
+                lib.sh(f"rmmod {module}", check=False)
+            lib.load()
+            quiet.clear()
+        n += 1
+    lib.ksft.print_msg(f"minesp was loaded {n} times")
+
+
+def visitors(rand, path, end):
+    """Namespaces that go away under traffic."""
+    while time.monotonic() < end:
+        family = rand.choice((4, 6))
+        with (lib.hosts() as hosts, locked(path, fcntl.LOCK_SH),
+              teardown.flood(*hosts, family)):
+            for h in hosts:
+                h.sas("transport", family, family, lib.XFLAG_MINIMAL)
+            teardown.arrives(hosts[1])
+            rand.choice(hosts).delete()
+
+
+def passing(rand, end):
+    """An SA now and then, whatever is loaded: minimal or stock, or refused while
+    neither can be had."""
+    host = lib.Host("a")
+    try:
+        sock = xfrm.Xfrm(host)
+        src, dst = host.address(4), lib.ADDRESSES["outer", 4]["b"]
+        while time.monotonic() < end:
+            err = sock.add(src, dst, 0x1000, rand.randbytes(20))
+            assert err in (0, errno.EPROTONOSUPPORT), err
+            time.sleep(rand.uniform(0, 0.1))
+            sock.delete(dst, 0x1000)
+            time.sleep(rand.uniform(0, 0.5))
+    finally:
+        host.delete()
+
+
+def soak():
+    end = time.monotonic() + SECONDS
+    context = multiprocessing.get_context("fork")
+    quiet, calm = context.Event(), context.Event()
+    seeds = (random.Random(f"{SEED} {n}") for n in range(9))
+    with coexist.restored(), tempfile.NamedTemporaryFile() as lock:
+        pairs = [lib.process(pair, next(seeds), lock.name, quiet, calm)
+                 for _ in range(PAIRS)]
+        others = [lib.process(modules, next(seeds), lock.name, quiet, end),
+                  lib.process(visitors, next(seeds), lock.name, end),
+                  lib.process(passing, next(seeds), end)]
+        for p in others:
+            p.join()
+        calm.set()
+        lib.ended(pairs + others)
+        lib.unload()
+        lib.equal(lib.loaded("minesp"), False, "minesp loaded")
+
+
+if __name__ == "__main__":
+    lib.run([(f"{SECONDS} seconds, seed {SEED}", soak)],
+            needs=["ip", "stdbuf"], imports=["cryptography"])
