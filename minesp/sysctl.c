@@ -12,12 +12,13 @@ static int minesp_do_sad_slots(CTL_TABLE *table, int write, void *buffer,
 {
 	struct minesp_net *mn = container_of(table->data, struct minesp_net,
 					     sad_slots);
-	unsigned int slots = READ_ONCE(mn->sad_slots);
+	unsigned int old = READ_ONCE(mn->sad_slots), slots = old;
 	struct ctl_table tmp = { .data = &slots, .maxlen = sizeof(slots) };
 	int err;
 
 	err = proc_douintvec(&tmp, write, buffer, lenp, ppos);
-	if (err || !write)
+	/* An empty write leaves it alone, and so does one with an offset. */
+	if (err || !write || slots == old)
 		return err;
 	if (!is_power_of_2(slots) || slots < 2 || slots > 1048576)
 		return -EINVAL;

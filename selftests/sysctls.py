@@ -12,15 +12,18 @@ import os
 import pathlib
 import random
 import socket
+import threading
 
 import clock
 import interop
 import lib
+import sad
 import xfrm
 
 COUNT = int(os.environ.get("MINESP_SYSCTLS", 400))
 SEED = int(os.environ.get("MINESP_SEED", random.randrange(2 ** 32)))
 WRITERS = 3
+CHANGES = 50
 SIZES = [*range(1, 16), 1400]   # none that IP would fragment
 
 NET_MINESP = pathlib.Path("/proc/sys/net/minesp")
@@ -127,6 +130,31 @@ def each():
     assert COUNT // 10 < refused < COUNT * 9 // 10, refused
 
 
+def without_effect():
+    """What has no effect does not take back what another one writes meanwhile."""
+    stop = threading.Event()
+
+    def idle():
+        with a.inside():
+            while not stop.is_set():
+                write("sad_slots", b"", 0)
+
+    with lib.hosts() as (a, b):
+        a.sas("transport", 4, 4)    # a table, which takes time to change
+        thread = threading.Thread(target=idle)
+        thread.start()
+        try:
+            with a.inside():
+                for n in range(CHANGES):
+                    slots = 2 << n % 4
+                    lib.equal(write("sad_slots", b"%d" % slots, 0), 0, "error")
+                    sad.listed(a)   # waits for changes that are under way
+                    lib.equal(read("sad_slots"), slots, "sad_slots")
+        finally:
+            stop.set()
+            thread.join()
+
+
 def writer(host, seed):
     rand = random.Random(seed)
     with host.inside():
@@ -182,6 +210,7 @@ def at_once(kind, **settings):
 
 def cases():
     yield f"{COUNT} writes, one by one, seed {SEED}", each
+    yield "writes without effect", without_effect
     for kind, settings in (
             ("with a counter", {}), ("of esp4", {"enabled": 0}),
             ("with a clock", dict(
