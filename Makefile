@@ -9,10 +9,10 @@
 #   make install    put the module where modprobe finds it, and minesp-spi
 #   make clean      remove what was built, but not what was downloaded
 #   make demo       show minesp at work, in a virtual machine
-#   make check      build for every supported kernel, and run all tests
+#   make check      build for every supported kernel, and run all tests; some of
+#                   them on a kernel with KASAN, lockdep and the like, too
 #   make check-debug
-#                   build a kernel with KASAN, lockdep and the like, and run all
-#                   tests on it
+#                   run all tests on that kernel
 #   make coverage   then: which lines of minesp/ no test has reached
 #   make style      sparse and checkpatch
 #   make cross      build for other architectures
@@ -45,6 +45,6 @@ demo check style cross coverage:
 check-debug: tools
 	tools/setup.sh
 	tools/debug-kernel.sh
-	RELEASES=$$(tail -n 1 build/debug/built) VM_MEMORY=3G tools/check.sh
+	RELEASES=$$(tail -n 1 build/debug/built) MINESP_TIMEOUT=14400 tools/check.sh
 
 .PHONY: all tools install clean demo check check-debug style cross coverage

@@ -2,16 +2,20 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # make check: sets up what is missing, builds for every supported kernel with
-# all warnings, looks at the style, runs all kselftests on every kernel, in
-# virtual machines, and sums up. Its last line: N passed, N failed, N skipped.
+# all warnings, and for other architectures, looks at the style, runs all kselftests
+# on every kernel and some on the debug kernel, in virtual machines, and sums up. Its
+# last line: N passed, N failed, N skipped.
 #
-# check.sh TEST ... runs only these tests of selftests/, such as interop.py. With
-# RELEASES set to that of the debug kernel (tools/debug-kernel.sh) it runs there; then
-# MINESP_TIMEOUT says how many seconds all tests may take.
+# check.sh TEST ... runs only these tests of selftests/, such as interop.py, and not
+# on the debug kernel. With RELEASES set to that of the debug kernel (see
+# tools/debug-kernel.sh) it runs only there. MINESP_TIMEOUT says how many seconds all
+# tests may take.
 
 . "$(dirname "$0")/common.sh"
 
 selftests=build/linux/tools/testing/selftests
+# What gains most from the debug kernel, in little time
+debug_tests="kunit.py fault.py sysctls.py teardown.py soak.py klog.py"
 
 verdict()
 {
@@ -25,6 +29,7 @@ run_on()
 {
 	local tests="${*:2}" dir=$PWD/build/$1/minesp
 
+	[[ $1 = *-debug ]] && export VM_MEMORY=3G
 	{
 		echo "# $1"	# a machine that says nothing has died
 		timeout -k 10 "${MINESP_TIMEOUT:-4500}" tools/vm.sh "$1" \
@@ -44,7 +49,14 @@ tools/setup.sh || die "set-up failed"
 rm -f build/ktap-* build/*/minesp/*.gcda
 rsync -a --delete --exclude=__pycache__ selftests/ $selftests/minesp/
 
-for release in $(releases); do
+all=$(releases)
+debug=
+[ "$*${RELEASES:-}" ] || {
+	tools/debug-kernel.sh || die "no debug kernel"
+	debug=$(tail -n 1 build/debug/built)
+}
+
+for release in $all $debug; do
 	step "building for $release"
 	said=$(build "$release" W=1 2>&1 | grep -v -e '^$' -e 'Skipping BTF')
 	echo -n "$said" | sed '$a\'
@@ -53,14 +65,22 @@ for release in $(releases); do
 done
 make -s tools
 verdict $? "build of minesp-spi" | tee -a build/ktap-build
+[ "$*${RELEASES:-}" ] || {
+	step "building for other architectures"
+	tools/cross.sh | grep -v '^1\.\.' | tee -a build/ktap-build
+}
 step "looking at the style"
 tools/style.sh
 verdict $? "style" | tee -a build/ktap-build
 
-for release in $(releases); do
+for release in $all; do
 	step "running the tests on $release; booting takes a minute"
 	run_on "$release" "$@" &
 done
+[ "$debug" ] && {
+	step "running $debug_tests on $debug"
+	run_on "$debug" $debug_tests &
+}
 wait
 
 # The tests of a program are in its output, after "# ". A program that failed
