@@ -16,7 +16,8 @@
  *   before it takes no SN after its death, and dies before this one is alive;
  *   both are seen under x->lock.
  * - They also start above the clock plus sn_ahead at the time when the module was
- *   loaded. No SN from before exceeds that. So the bucket is empty then.
+ *   loaded, by what is known of the clock when the first SN is made. No SN from
+ *   before exceeds that. So the bucket is empty then.
  *
  * The clock is CLOCK_REALTIME, except that it does not go back: where it has
  * been set back, CLOCK_BOOTTIME carries on from the latest time at which an SN was
