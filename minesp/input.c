@@ -160,7 +160,7 @@ static int minesp_rcv_direct(struct sk_buff *skb, u8 family, u8 daddroff)
 	/* There is room in a secpath for one SA that comes this way. */
 	if (xfrm_parse_spi(skb, IPPROTO_ESP, &spi, &seq) || secpath_exists(skb))
 		return -EINVAL;
-	x = minesp_sad_find(mn, spi);
+	x = MINESP_DIRECT > 0 ? NULL : minesp_sad_find(mn, spi);
 	if (!x)
 		goto miss;
 	/* What the kernel's look-up asks for, too. */
@@ -184,7 +184,7 @@ static int minesp_rcv_direct(struct sk_buff *skb, u8 family, u8 daddroff)
 	XFRM_SPI_SKB_CB(skb)->daddroff = daddroff;
 	XFRM_SPI_SKB_CB(skb)->seq = seq;
 	minesp_stat_inc(mn, MINESP_IN_DIRECT);
-	return xfrm_input(skb, IPPROTO_ESP, spi, 0);
+	return xfrm_input(skb, IPPROTO_ESP, spi, MINESP_DIRECT);
 
 put:
 	xfrm_state_put(x);
