@@ -311,18 +311,22 @@ def readable(sock, seconds):
 
 def run(cases, needs=(), imports=()):
     """Runs (name, function) after (name, function); exits as kselftest wants.
-    A case fails by raising, and is skipped by raising Skip. With words on the
-    command line only cases with all of them in their names are run. needs,
-    imports: programs and Python modules without which all are skipped."""
+    A case fails by raising, and is skipped by raising Skip; all are if what yields
+    them does so. With words on the command line only cases with all of them in
+    their names are run. needs, imports: programs and Python modules without which
+    all are skipped."""
     ksft.print_header()
     missing = [c for c in needs if not shutil.which(c)]
     missing += [m for m in imports if not importlib.util.find_spec(m)]
-    if os.geteuid() or missing:
-        print(f"1..0 # SKIP needs {' '.join(missing) or 'root'}")
+    try:
+        if os.geteuid() or missing:
+            raise Skip(f"needs {' '.join(missing) or 'root'}")
+        if not loaded("minesp"):
+            load()
+        cases = [c for c in cases if all(word in c[0] for word in sys.argv[1:])]
+    except Skip as e:
+        print(f"1..0 # SKIP {e}")
         sys.exit(ksft.KSFT_SKIP)
-    if not loaded("minesp"):
-        load()
-    cases = [c for c in cases if all(word in c[0] for word in sys.argv[1:])]
     ksft.set_plan(len(cases))
     if not cases:
         ksft.exit_fail()
