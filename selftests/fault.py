@@ -71,6 +71,9 @@ def faults(percent=0, sleeping=True, code=(0, 2 ** 64 - 1)):
         setting(probability=0, require_start=0, require_end=hex(2 ** 64 - 1))
 
 
+failures = []   # for each act(), whether an allocation failed
+
+
 def each(act):
     """act(), its first allocation failing, its second, and so on, until it has
     had all that it wants. Yields whether one failed, and what act() returned or
@@ -85,6 +88,7 @@ def each(act):
                 result = e
             failed = not int(os.pread(fd, 16, 0))
             os.pwrite(fd, b"0", 0)
+            failures.append(failed)
             yield failed, result
             if not failed:
                 return
@@ -308,6 +312,11 @@ def at_random(mode, inner, outer):
             end.close()
 
 
+def enough():
+    lib.ksft.print_msg(f"{sum(failures)} allocations have failed in turn")
+    assert sum(failures) > 1000 * ROUNDS, failures
+
+
 def cases():
     lib.debugfs("failslab")
     chosen = {name: suite for name, suite in suites.suites()
@@ -328,6 +337,7 @@ def cases():
             for mode in lib.MODES[:2]:
                 yield (f"at random, {template}, {mode}{n}",
                        lambda t=template, m=mode: crypto.using(t, at_random, *m))
+    yield "there were enough allocations", enough
 
 
 if __name__ == "__main__":
