@@ -29,8 +29,8 @@ import suites
 import xfrm
 
 ROUNDS = int(os.environ.get("MINESP_FAULT", 1))
-REQUESTS = 40               # SAs, each added until no allocation is left to fail
-RANDOM_PACKETS = 1000
+REQUESTS = 15               # SAs, each added until no allocation is left to fail
+RANDOM_PACKETS = 400
 SECRET = b"not to be seen "
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454ca, 1, 0x1000
 
