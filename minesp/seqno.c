@@ -16,8 +16,9 @@
  *   before it takes no SN after its death, and dies before this one is alive;
  *   both are seen under x->lock.
  * - They also start above the clock plus sn_ahead at the time when the module was
- *   loaded, by what is known of the clock when the first SN is made. No SN from
- *   before exceeds that. So the bucket is empty then.
+ *   loaded, which is reckoned back from the clock when the first SN is made: at
+ *   boot it may not have been right yet. No SN from before exceeds that. So the
+ *   bucket is empty then.
  *
  * The clock is CLOCK_REALTIME, except that it does not go back: where it has
  * been set back, CLOCK_BOOTTIME carries on from the latest time at which an SN was

@@ -18,6 +18,7 @@ import suites
 
 COUNT = int(os.environ.get("MINESP_FUZZ", 400))
 SEED = int(os.environ.get("MINESP_SEED", random.randrange(2 ** 32)))
+XFRM_MAX_DEPTH = 6      # how many SAs a packet may come through
 LENGTHS = (0, 1, 8, 15, 16, 40, 200)
 
 
@@ -183,14 +184,14 @@ def anything(p, rand, count):
                 inner, nh = p.esp(inner, nh), 50
             padlen = -(len(inner) + 2) % p.block
             inner += bytes(padlen)
-            nested += depth
+            if p.mode == "transport":
+                nested += min(depth, XFRM_MAX_DEPTH - 1)
         plain = packets._ESPPlain(spi=lib.SPI["a"], seq=i + 1, data=inner,
                                   padding=b"", padlen=padlen, nh=nh)
         p.wire.send(p.fast.frame(p.seal(plain)))
         if not i % 64:
             list(p.arrived())
-    got = taken(p) - before
-    assert count <= got <= count + nested, f"{got} ICVs were right, of {count}"
+    lib.equal(taken(p) - before, count + nested, "packets whose ICV was right")
     list(p.arrived())
 
 

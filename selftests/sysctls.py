@@ -132,12 +132,12 @@ def each():
 
 def without_effect():
     """What has no effect does not take back what another one writes meanwhile."""
-    stop = threading.Event()
+    stop, errors = threading.Event(), set()
 
     def idle():
         with a.inside():
             while not stop.is_set():
-                write("sad_slots", b"", 0)
+                errors.add(write("sad_slots", b"", 0))
 
     with lib.hosts() as (a, b):
         a.sas("transport", 4, 4)    # a table, which takes time to change
@@ -153,6 +153,7 @@ def without_effect():
         finally:
             stop.set()
             thread.join()
+    lib.equal(errors, {0}, "errors of writes without effect")
 
 
 def writer(host, seed):

@@ -29,11 +29,11 @@ run_on()
 {
 	local tests="${*:2}" dir=$PWD/build/$1/minesp
 
-	[[ $1 = *-debug ]] && export VM_MEMORY=3G
+	[[ $1 = *-debug ]] && export VM_MEMORY=3G limit=kselftest_override_timeout=5400
 	{
 		echo "# $1"	# a machine that says nothing has died
 		timeout -k 10 "${MINESP_TIMEOUT:-4500}" tools/vm.sh "$1" \
-			"make -s -C $selftests/minesp run_tests ${tests:+TEST_PROGS='$tests'} 2>&1
+			"${limit:-} make -s -C $selftests/minesp run_tests ${tests:+TEST_PROGS='$tests'} 2>&1
 			 cp /sys/kernel/debug/gcov$dir/*.gcda $dir/ 2> /dev/null || :" \
 			< /dev/null
 	} | tee "build/ktap-$1" | sed -u "s/^/[$1] /"
@@ -46,14 +46,14 @@ run_on()
 }
 
 tools/setup.sh || die "set-up failed"
-rm -f build/ktap-* build/*/minesp/*.gcda
+rm -f build/ktap-*
 rsync -a --delete --exclude=__pycache__ selftests/ $selftests/minesp/
 
 all=$(releases)
 debug=
 [ "$*${RELEASES:-}" ] || {
-	tools/debug-kernel.sh || die "no debug kernel"
-	debug=$(tail -n 1 build/debug/built)
+	tools/debug-kernel.sh && debug=$(tail -n 1 build/debug/built)
+	verdict $? "build of the debug kernel" | tee -a build/ktap-build
 }
 
 for release in $all $debug; do
@@ -68,6 +68,7 @@ verdict $? "build of minesp-spi" | tee -a build/ktap-build
 [ "$*${RELEASES:-}" ] || {
 	step "building for other architectures"
 	tools/cross.sh | grep -v '^1\.\.' | tee -a build/ktap-build
+	verdict "${PIPESTATUS[0]}" "builds for other architectures" | tee -a build/ktap-build
 }
 step "looking at the style"
 tools/style.sh

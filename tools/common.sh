@@ -50,12 +50,14 @@ install_packages()
 KERNEL_TAR=/usr/src/linux-source-6.12.tar.xz
 kernel_source()
 {
-	[ -e build/source ] && return
+	sha256sum --status -c build/source/tar.sha256 2> /dev/null && return
 	step "unpacking the kernel's source"
 	rm -rf build/source.new
 	mkdir -p build/source.new
 	tar xf $KERNEL_TAR -C build/source.new --strip-components=1 ||
 		die "cannot unpack $KERNEL_TAR: reinstall linux-source-6.12"
+	sha256sum $KERNEL_TAR > build/source.new/tar.sha256
+	rm -rf build/source
 	mv build/source.new build/source
 }
 
@@ -76,6 +78,7 @@ build()
 	copy_module "$dir"
 	[ -e "$kernel" ] || {
 		kernel=$PWD/build/debug/obj
+		rm -f "$dir"/minesp/*.gcda
 		set -- "$@" GCOV_PROFILE=y MINESP_KUNIT=m
 	}
 	make -s -C "$kernel" M="$PWD/$dir" "${@:2}"

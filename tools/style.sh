@@ -14,7 +14,7 @@ for release in $(releases); do
 	said=$(build "$release" C=2 CF=-D__CHECK_ENDIAN__ 2>&1 |
 		grep -e warning: -e error:) && { echo "$said"; status=1; }
 done
-$checkpatch -f minesp/*.c include/minesp.h include/uapi/linux/*.h || status=1
+$checkpatch -f minesp/*.c minesp/kunit/*.c include/minesp.h include/uapi/linux/*.h || status=1
 # The one file that may look at the kernel's version.
 $checkpatch --ignore LINUX_VERSION_CODE,CONSTANT_COMPARISON \
 	-f include/compat.h || status=1

@@ -4,19 +4,18 @@
 # vm.sh RELEASE COMMAND: runs a shell command, as root, in a virtual machine
 # that boots one of the kernels in build/kernels and shares this host's files;
 # what it changes there is gone afterwards, but for build/RELEASE. Ends as the
-# command ends. MINESP_KO
-# names the module for that kernel, and tools/ is in PATH. The console goes to
-# build/console-RELEASE. Without a COMMAND: a shell. VM_NAME is a better name for
-# the console's file than RELEASE where several machines run one; VM_QEMU has more
-# options for QEMU; VM_MEMORY is 2G unless set.
+# command ends. MINESP_KO names the module for that kernel, and tools/ is in PATH.
+# The console goes to build/console-RELEASE. Without a COMMAND: a shell. VM_NAME is a
+# better name for the console's file than RELEASE where several machines run one;
+# VM_QEMU has more options for QEMU; VM_MEMORY is 2G unless set.
 
 . "$(dirname "$0")/common.sh"
 
 release=${1:?usage: vm.sh RELEASE [COMMAND]}; shift
 console=build/console-${VM_NAME:-$release}
-mkdir -p "build/$release"
 [ -e "build/kernels/$release/boot/vmlinuz-$release" ] ||
 	die "no kernel $release in build/kernels; tools/setup.sh fetches them"
+mkdir -p "build/$release"
 
 # /dev/kvm may be there without a processor that can do it, and emulation works
 # everywhere. In one thread: with one for each CPU, QEMU sometimes runs code that

@@ -10,15 +10,14 @@
 
 static void minesp_test_padlen(struct kunit *test)
 {
+	/* Those of ciphers that are a stream, of DES, of AES-CBC */
+	static const unsigned int blocksizes[] = { 1, 8, 16 };
 	unsigned int i, len, pad, block;
 
-	/* Those of ciphers that are a stream, of AES-CBC, of DES */
-	for (i = 0; i < 3; i++) {
-		unsigned int blocksize = (const unsigned int []){ 1, 16, 8 }[i];
-
-		block = max(blocksize, 4);
+	for (i = 0; i < ARRAY_SIZE(blocksizes); i++) {
+		block = max(blocksizes[i], 4U);
 		for (len = 0; len < 70000; len++) {
-			pad = minesp_padlen(len, blocksize);
+			pad = minesp_padlen(len, blocksizes[i]);
 			KUNIT_ASSERT_LT(test, pad, block);
 			KUNIT_ASSERT_EQ(test, (len + pad + 2) % block, 0);
 		}
