@@ -17,11 +17,6 @@ selftests=build/linux/tools/testing/selftests
 # What gains most from the debug kernel, in little time
 debug_tests="kunit.py fault.py sysctls.py teardown.py soak.py klog.py"
 
-verdict()
-{
-	if [ "$1" = 0 ]; then echo "ok $2"; else echo "not ok $2"; fi
-}
-
 # In a virtual machine of release $1; what it prints is KTAP. What there is of
 # coverage goes to where the module was built. Then machines of that release that
 # crash.
@@ -84,24 +79,4 @@ done
 }
 wait
 
-# The tests of a program are in its output, after "# ". A program that failed
-# without saying which test did is one more failure, one that could not be run
-# is one that was skipped, and one that is planned but has not ended (the
-# machine died) is a failure too.
-awk '
-	function end_of_file() { if (planned > programs) {
-		failed += planned - programs
-		print "== " name ": the virtual machine died; see build/console-" \
-			substr(name, index(name, "-") + 1)
-	} }
-	FNR == 1 { end_of_file(); name = FILENAME; planned = programs = bad = seen = 0
-		   if (name !~ /build$/) planned = 1 }
-	/^1\.\.[0-9]/ { planned = substr($0, 4) + 0 }
-	/^(# )?not ok / && !/selftests: / { failed++; bad++; seen++; print "== " name ": " $0 }
-	/^(# )?ok / && !/selftests: / { if (/# SKIP/) skipped++; else passed++; seen++ }
-	/^not ok .*selftests: / { programs++; if (!bad) { failed++; print "== " name ": " $0 } bad = seen = 0 }
-	/^ok .*selftests: / { programs++; if (!seen) skipped++; bad = seen = 0 }
-	END { end_of_file()
-	      printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped
-	      exit !(passed && !failed) }
-' build/ktap-*
+summary build/ktap-*

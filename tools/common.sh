@@ -83,3 +83,37 @@ build()
 	}
 	make -s -C "$kernel" M="$PWD/$dir" "${@:2}"
 }
+
+# A line of KTAP. $1: the exit status
+verdict()
+{
+	if [ "$1" = 0 ]; then echo "ok $2"; else echo "not ok $2"; fi
+}
+
+# Sums up files of KTAP, DIR/ktap-NAME, where the console of a virtual machine is
+# in DIR/console-NAME; but ktap-build is of no machine. Fails if any test did.
+#
+# The tests of a program are in its output, after "# ". A program that failed
+# without saying which test did is one more failure, one that could not be run
+# is one that was skipped, and one that is planned but has not ended (the
+# machine died) is a failure too.
+summary()
+{
+	awk '
+		function end_of_file() { if (planned > programs) {
+			failed += planned - programs
+			print "== " name ": the virtual machine died; see " console
+		} }
+		FNR == 1 { end_of_file(); name = console = FILENAME; sub(/ktap-/, "console-", console)
+			   planned = programs = bad = seen = 0
+			   if (name !~ /build$/) planned = 1 }
+		/^1\.\.[0-9]/ { planned = substr($0, 4) + 0 }
+		/^(# )?not ok / && !/selftests: / { failed++; bad++; seen++; print "== " name ": " $0 }
+		/^(# )?ok / && !/selftests: / { if (/# SKIP/) skipped++; else passed++; seen++ }
+		/^not ok .*selftests: / { programs++; if (!bad) { failed++; print "== " name ": " $0 } bad = seen = 0 }
+		/^ok .*selftests: / { programs++; if (!seen) skipped++; bad = seen = 0 }
+		END { end_of_file()
+		      printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped
+		      exit !(passed && !failed) }
+	' "$@"
+}
