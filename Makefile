@@ -14,6 +14,7 @@
 #   make check-debug
 #                   run all tests on that kernel
 #   make coverage   then: which lines of minesp/ no test has reached
+#   make foreign    run all tests on 32-bit ARM and on s390x, which is big-endian
 #   make style      sparse and checkpatch
 #   make cross      build for other architectures
 
@@ -39,7 +40,7 @@ clean:
 	$(MAKE) -C $(KDIR) M=$(CURDIR) clean
 	rm -f tools/minesp-spi
 
-demo check style cross coverage:
+demo check foreign style cross coverage:
 	tools/$@.sh
 
 check-debug: tools
@@ -47,4 +48,4 @@ check-debug: tools
 	tools/debug-kernel.sh
 	RELEASES=$$(tail -n 1 build/debug/built) MINESP_TIMEOUT=14400 tools/check.sh
 
-.PHONY: all tools install clean demo check check-debug style cross coverage
+.PHONY: all tools install clean demo check check-debug foreign style cross coverage
