@@ -162,6 +162,7 @@ run_on()
 		export PATH=/minesp:/usr/sbin:/usr/bin HOME=/root
 		mount -t proc proc /proc
 		mount -t sysfs sys /sys
+		mount -t tracefs tracefs /sys/kernel/tracing
 		mount -t devtmpfs dev /dev
 		ln -s /proc/self/fd /dev/fd
 		ln -s fd/1 /dev/stdout
