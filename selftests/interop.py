@@ -3,7 +3,9 @@
 """minesp talks with esp4 and esp6, and with itself: each mode, each pair of
 families, each key length, ESN, every replay window; ping, UDP of every size,
 TCP both ways."""
+import contextlib
 import hashlib
+import os
 import random
 import socket
 import threading
@@ -127,6 +129,23 @@ def talk(peer, mode, inner, outer, sizes, words="", suite=lib.SUITE, window=1024
             lib.equal(errors, {}, "errors")
 
 
+@contextlib.contextmanager
+def one_cpu():
+    """A thread that changes its CPU may overtake its own packets."""
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cpus)
+
+
+def replay_window(window):
+    # A window of 1 has no room for what comes late.
+    with one_cpu() if window == 1 else contextlib.nullcontext():
+        talk("stock", "tunnel", 6, 4, SOME_SIZES, window=window)
+
+
 def cases():
     for peer in ("stock", "minimal"):
         for mode, inner, outer in lib.MODES:
@@ -140,8 +159,7 @@ def cases():
                                    suite=f"{lib.AEAD} {lib.KEYS[n]} 128"))
     for window in (0, 1, 32, 128):
         yield (f"replay window {window}",
-               lambda n=window: talk("stock", "tunnel", 6, 4, SOME_SIZES,
-                                     window=n))
+               lambda n=window: replay_window(n))
     for peer in ("stock", "minimal"):
         yield (f"ESN, {peer} peer",
                lambda p=peer: talk(p, "transport", 6, 6, SOME_SIZES,
