@@ -32,9 +32,6 @@ fi
 usr="mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose usr /usr"
 # The modules are then hidden below it.
 modules="mount -t tmpfs modules /lib/modules; ln -s $PWD/build/kernels/$release/lib/modules/$release /lib/modules/"
-# kselftest writes there, and only udev of some kernels' initramfs makes it.
-stdout="ln -sfn /proc/self/fd/1 /dev/stdout"
-
 export PATH="$PWD/build/venv/bin:$PATH"
 vm()
 {
@@ -43,7 +40,7 @@ vm()
 		--run "build/kernels/$release/boot/vmlinuz-$release" \
 		--append "panic=-1 oops=panic log_buf_len=4M" \
 		--qemu-opts="$options -virtfs local,path=/usr,mount_tag=usr,security_model=none,readonly=on,multidevs=remap ${VM_QEMU:-}" \
-		-- "$usr; $modules; $stdout; export PATH=$PWD/tools:\$PATH MINESP_KO=$PWD/build/$release/minesp/minesp.ko; exec 2>&1; ${*:-bash -i}" \
+		-- "$usr; $modules; export PATH=$PWD/tools:\$PATH MINESP_KO=$PWD/build/$release/minesp/minesp.ko; exec 2>&1; ${*:-bash -i}" \
 		2> "$console"
 }
 
