@@ -63,11 +63,8 @@ static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 		minesp_stat_inc(mn, MINESP_IN_PAD_LENGTH);
 		return -EINVAL;
 	}
-	err = pskb_trim(skb, skb->len - taillen);
-	if (unlikely(err)) {
-		minesp_stat_inc(mn, MINESP_IN_NO_MEMORY);
-		return err;
-	}
+	/* Since skb_cow_data() all of it is the packet's own: that cannot fail. */
+	pskb_trim_unique(skb, skb->len - taillen);
 	__skb_pull(skb, hlen);
 
 	if (trailer[1] == IPPROTO_NONE)
@@ -168,10 +165,9 @@ static int minesp_rcv_direct(struct sk_buff *skb, u8 family, u8 daddroff)
 	if (READ_ONCE(x->km.state) != XFRM_STATE_VALID ||
 	    x->props.family != family ||
 	    !xfrm_addr_equal(&x->id.daddr, daddr, family) ||
-	    (skb->mark & x->mark.m) != x->mark.v)
-		goto put;
-	/* Crypto may outlive the RCU section that holds the dst for us. */
-	if (!skb_dst_force(skb))
+	    (skb->mark & x->mark.m) != x->mark.v ||
+	    /* Crypto may outlive the RCU section that holds the dst for us. */
+	    !skb_dst_force(skb))
 		goto put;
 	sp = secpath_set(skb);
 	if (!sp)
