@@ -12,6 +12,7 @@ import lib
 import packets
 
 SIZES = [*range(1, 17), *range(1440, 1480), 4000, 65000]
+BURST = 200     # packets
 TRACING = pathlib.Path("/sys/kernel/tracing")
 
 
@@ -53,7 +54,52 @@ def traffic(template, *mode, name="rfc4106(gcm(aes))", **more):
             assert n > len(SIZES), f"{name} called {n} times only"
 
 
+@contextlib.contextmanager
+def short_queue():
+    """cryptd, with room for one operation on each CPU."""
+    lib.unload()
+    drivers = [m for m in ("aesni_intel", "ghash_clmulni_intel", "crypto_simd",
+                           "cryptd") if lib.loaded(m)]
+    lib.sh(f"modprobe -ra {' '.join(drivers)} cryptd", check=False)
+    try:
+        if lib.loaded("cryptd"):
+            raise lib.Skip("cryptd is in use")
+        lib.sh("modprobe cryptd cryptd_max_cpu_qlen=1")
+        lib.load()
+        yield
+    finally:
+        lib.unload()
+        lib.sh("modprobe -r cryptd", check=False)
+        lib.sh(f"modprobe -a {' '.join(drivers)} cryptd")
+        lib.load()
+
+
+def congested():
+    """Packets that the cipher has no room for are dropped, and counted."""
+    with short_queue(), crypto.preferred("cryptd"), lib.hosts() as (a, b):
+        for h in (a, b):
+            h.sas("transport", 4, 4)
+        at_a, at_b = interop.pair(a, b, 4, "outer", packets.PORT)
+        sent = [str(i).encode() for i in range(BURST)]
+        with interop.one_cpu():
+            for data in sent:
+                at_a.send(data)
+        out = lib.wait_for("all are encrypted or dropped", lambda: (
+            s := a.stats())["OutPackets"] + s["OutCryptoError"] == BURST and s)
+        into = lib.wait_for("all are decrypted or dropped", lambda: (
+            s := b.stats())["InPackets"] + s["InCryptoError"] ==
+            out["OutPackets"] and s)
+        assert out["OutCryptoError"] and out["OutPackets"], out
+        for _ in range(into["InPackets"]):
+            assert at_b.recv(100) in sent
+        at_a.send(b"again")
+        lib.equal(at_b.recv(100), b"again", "data")
+        at_a.close()
+        at_b.close()
+
+
 def cases():
+    yield "cryptd: its queue is full", congested
     for kind in ("pcrypt", "cryptd"):
         for mode in (("transport", 4, 4), ("transport", 6, 6),
                      ("tunnel", 6, 4)):

@@ -3,6 +3,7 @@
 """minesp stands beside esp4 and esp6: SAs of both kinds, before, while and
 after minesp is there, whatever is loaded and unloaded in whatever order."""
 import contextlib
+import errno
 import pathlib
 import random
 import socket
@@ -15,6 +16,7 @@ import xfrm
 
 SIZES = [*range(1, 9), 1400, 4000]
 OFFLOADS = ("esp4_offload", "esp6_offload")
+UDP_ENCAP = 100
 MODPROBE = pathlib.Path("/proc/sys/kernel/modprobe")
 
 
@@ -99,6 +101,35 @@ def both_kinds():
             for sock in ends:
                 sock.close()
         lib.equal((a.errors(), b.errors()), ({}, {}), "errors")
+
+
+def udp_encapsulated():
+    """minesp has none; those of esp4 go on."""
+    with lib.hosts() as (a, b), contextlib.ExitStack() as stack:
+        for h in (a, b):
+            sock = stack.enter_context(h.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            sock.bind(("0.0.0.0", 4500))
+            sock.setsockopt(socket.IPPROTO_UDP, UDP_ENCAP, xfrm.UDP_ENCAP_ESPINUDP)
+            h.sas("tunnel", 4, 4, f"{lib.XFLAG_STOCK} encap espinudp 4500 4500 0.0.0.0")
+        interop.udp(a, b, 4, "inner", SIZES)
+        lib.equal((a.errors(), b.errors()), ({}, {}), "errors")
+
+
+def second_copy():
+    """The same module by another name finds its places taken, and leaves."""
+    image = lib.image().replace(b"minesp", b"minesq")
+    try:
+        lib.libc("init_module", image, len(image), b"")
+    except OSError as e:
+        lib.equal(e.errno, errno.EEXIST, "error")
+    else:
+        lib.sh("rmmod minesq")
+        raise AssertionError("it was loaded")
+    with lib.hosts() as (a, b):
+        for h in (a, b):
+            h.sas("transport", 4, 4)
+        talk(a, b, 4)
+        lib.equal(a.stats()["InDirect"], len(SIZES) - 1, "InDirect")
 
 
 def unload_refused():
@@ -220,6 +251,8 @@ def alone():
 def cases():
     yield "stock SAs from before minesp", before_and_after
     yield "both kinds in one namespace", both_kinds
+    yield "UDP-encapsulated SAs of esp4", udp_encapsulated
+    yield "a second copy of the module", second_copy
     yield "rmmod is refused while there are SAs", unload_refused
     for seed in (1, 2, 3):
         yield f"modules in any order, {seed}", lambda s=seed: any_order(s)

@@ -169,8 +169,7 @@ def namespaces():
 
 def loading():
     """The module is loaded, or not."""
-    ko = os.environ.get("MINESP_KO") or lib.sh("modinfo -F filename minesp").strip()
-    image = pathlib.Path(ko).read_bytes()
+    image = lib.image()
     lib.unload()
     before = len(failures)
     try:

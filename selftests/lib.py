@@ -149,6 +149,12 @@ def load(parameters=""):
     sh(f"insmod {ko} {parameters}")
 
 
+def image():
+    """The module's file, as init_module() wants it."""
+    ko = os.environ.get("MINESP_KO") or sh("modinfo -F filename minesp").strip()
+    return pathlib.Path(ko).read_bytes()
+
+
 def unload():
     """Waits, since the SAs of a namespace die a little after it does."""
     if loaded("minesp"):

@@ -1,14 +1,22 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """Path MTU discovery over minesp works as over esp4 and esp6: the same MTU is
-found, what fits arrives, TCP gets through. And what no IP packet can hold is
-refused."""
+found, what fits arrives, TCP gets through. So do redirects. And what no IP packet
+can hold is refused."""
 import contextlib
 import errno
 import socket
 
 import interop
 import lib
+
+try:
+    from scapy.layers.inet import ICMP, IP
+    from scapy.layers.inet6 import (ICMPv6ND_Redirect, ICMPv6NDOptRedirectedHdr,
+                                    IPv6)
+    from scapy.layers.l2 import Ether
+except ImportError:
+    IP = None
 
 NARROW = 1300       # the MTU of the last link, in bytes; the first has 1500
 IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_MTU = 10, 2, 14
@@ -141,7 +149,45 @@ def too_big(family):
         sink.close()
 
 
+def redirected(family, words):
+    """The router, b, says that another one is nearer. It quotes ESP."""
+    far = {4: "203.0.113.9", 6: "2001:db8:9::9"}[family]
+    old, new = {4: (lib.ADDRESSES["outer", 4]["b"], "192.0.2.77"),
+                6: ("fe80::b", "fe80::77")}[family]
+    with lib.hosts() as (a, b):
+        me = a.address(family)
+        a.ip(f"""
+            addr add fe80::a/64 dev veth0 nodad
+            neigh replace {old} lladdr {b.mac} dev veth0
+            neigh replace {new} lladdr 02:00:00:00:00:77 dev veth0
+            route add {far} via {old} dev veth0
+            xfrm state add src {me} dst {far} proto esp spi 0x1000 reqid 1 mode transport {lib.SUITE} {words}
+            xfrm policy add src {me} dst {far} dir out tmpl src {me} dst {far} proto esp reqid 1 mode transport
+        """)
+        wire = b.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        wire.bind(("veth0", 0))
+        with a.socket(lib.families(far), socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"x", (far, 9))
+        while far not in (quoted := Ether(wire.recv(1 << 16))).summary():
+            pass
+        if family == 4:
+            redirect = (IP(src=old, dst=me) / ICMP(type=5, code=1, gw=new) /
+                        quoted.payload)
+        else:
+            redirect = (IPv6(src=old, dst="fe80::a", hlim=255) /
+                        ICMPv6ND_Redirect(tgt=new, dst=far) /
+                        ICMPv6NDOptRedirectedHdr(pkt=quoted.payload))
+        wire.send(bytes(Ether(src=b.mac, dst=a.mac) / redirect))
+        lib.wait_for(f"a route via {new}", lambda: f"via {new}" in lib.sh(
+            f"ip -n {a.ns} route get {far} from {me}"))
+        wire.close()
+
+
 def cases():
+    for family in (4, 6):
+        for kind, words in (("minimal", ""), ("stock", lib.XFLAG_STOCK)):
+            yield (f"a redirect, IPv{family}, {kind}",
+                   lambda f=family, w=words: redirected(f, w))
     for mode, inner, outer in lib.MODES:
         yield (f"path MTU, {mode}, IPv{inner} in IPv{outer}",
                lambda args=(mode, inner, outer): same_as_stock(*args))
@@ -155,4 +201,4 @@ def cases():
 
 
 if __name__ == "__main__":
-    lib.run(cases(), needs=["ip"])
+    lib.run(cases(), needs=["ip"], imports=["scapy"])
