@@ -54,7 +54,8 @@ static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 	if (unlikely(err))
 		return err;
 
-	minesp_sad_learn(minesp_sa(x), x->id.spi);
+	if (MINESP_DIRECT <= 0)
+		minesp_sad_learn(minesp_sa(x), x->id.spi);
 
 	/* Cannot fail: minesp_input() has seen that a trailer fits. */
 	skb_copy_bits(skb, skb->len - taillen, trailer, sizeof(trailer));
@@ -157,7 +158,7 @@ static int minesp_rcv_direct(struct sk_buff *skb, u8 family, u8 daddroff)
 	/* There is room in a secpath for one SA that comes this way. */
 	if (xfrm_parse_spi(skb, IPPROTO_ESP, &spi, &seq) || secpath_exists(skb))
 		return -EINVAL;
-	x = MINESP_DIRECT > 0 ? NULL : minesp_sad_find(mn, spi);
+	x = minesp_sad_find(mn, spi);
 	if (!x)
 		goto miss;
 	/* What the kernel's look-up asks for, too. */

@@ -269,7 +269,7 @@ static int minesp_sad_seq_show(struct seq_file *seq, void *v)
 		struct minesp_sa __rcu **p = minesp_slot(sad, x->id.spi);
 
 		slot = p - sad->slots;
-		direct = MINESP_DIRECT <= 0 && rcu_access_pointer(*p) == sa;
+		direct = rcu_access_pointer(*p) == sa;
 	}
 	if (x->replay_esn) {
 		sent = (u64)x->replay_esn->oseq_hi << 32 | x->replay_esn->oseq;
