@@ -13,7 +13,6 @@
 
 . "$(dirname "$0")/common.sh"
 
-selftests=build/linux/tools/testing/selftests
 # What gains most from the debug kernel, in little time
 debug_tests="kunit.py fault.py sysctls.py teardown.py soak.py klog.py"
 
@@ -49,22 +48,18 @@ debug=
 [ "$*${RELEASES:-}" ] || {
 	tools/debug-kernel.sh && debug=$(tail -n 1 build/debug/built)
 	verdict $? "build of the debug kernel" | tee -a build/ktap-build
-}
-
-for release in $all $debug; do
-	step "building for $release"
-	said=$(build "$release" W=1 2>&1 | grep -v -e '^$' -e 'Skipping BTF')
-	echo -n "$said" | sed '$a\'
-	[ -z "$said" ] && [ -e "build/$release/minesp/minesp.ko" ]
-	verdict $? "build for $release without a warning" | tee -a build/ktap-build
-done
-make -s tools
-verdict $? "build of minesp-spi" | tee -a build/ktap-build
-[ "$*${RELEASES:-}" ] || {
 	step "building for other architectures"
 	tools/cross.sh | grep -v '^1\.\.' | tee -a build/ktap-build
 	verdict "${PIPESTATUS[0]}" "builds for other architectures" | tee -a build/ktap-build
 }
+
+for release in $all $debug; do
+	step "building for $release"
+	build_verdict "$release" "build/$release/minesp/minesp.ko" build "$release" W=1 |
+		tee -a build/ktap-build
+done
+make -s tools
+verdict $? "build of minesp-spi" | tee -a build/ktap-build
 step "looking at the style"
 tools/style.sh
 verdict $? "style" | tee -a build/ktap-build

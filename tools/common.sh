@@ -19,6 +19,9 @@ die()
 	exit 1
 }
 
+# Where kselftest is unpacked
+selftests=build/linux/tools/testing/selftests
+
 # The releases of the installed headers, such as 6.1.0-9-amd64; or RELEASES
 releases()
 {
@@ -88,6 +91,17 @@ build()
 verdict()
 {
 	if [ "$1" = 0 ]; then echo "ok $2"; else echo "not ok $2"; fi
+}
+
+# Runs the command that builds module $2 for $1, and says whether there was a warning
+build_verdict()
+{
+	local said
+
+	said=$("${@:3}" 2>&1 | grep -v -e '^$' -e 'Skipping BTF')
+	echo -n "$said" | sed '$a\'
+	[ -z "$said" ] && [ -e "$2" ]
+	verdict $? "build for $1 without a warning"
 }
 
 # Sums up files of KTAP, DIR/ktap-NAME, where the console of a virtual machine is

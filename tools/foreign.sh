@@ -14,7 +14,6 @@
 
 . "$(dirname "$0")/common.sh"
 
-selftests=build/linux/tools/testing/selftests
 PACKAGES="base-passwd bash busybox-static charon-systemd coreutils dash ethtool
 	findutils grep iproute2 iputils-ping kmod make mawk mount perl procps python3
 	python3-cryptography python3-scapy sed strongswan-swanctl tcpdump tshark
@@ -137,15 +136,10 @@ fetch()
 # The module, with all warnings, and minesp-spi, which needs no library then.
 build_for()
 {
-	local said
-
 	copy_module "$dir/module"
 	touch "$dir"/module/minesp/*.c		# to hear again what it warns of
-	said=$(make -s -C "$dir/kernel/build" M="$dir/module" CROSS_COMPILE=$triplet- \
-		W=1 2>&1 | grep -v -e '^$' -e 'Skipping BTF')
-	echo -n "$said" | sed '$a\'
-	[ -z "$said" ] && [ -e "$dir/module/minesp/minesp.ko" ]
-	verdict $? "build for $arch without a warning"
+	build_verdict "$arch" "$dir/module/minesp/minesp.ko" make -s -C "$dir/kernel/build" \
+		M="$dir/module" CROSS_COMPILE=$triplet- W=1
 	$triplet-gcc -static -O2 -Wall -Wextra -o "$dir/module/minesp-spi" tools/minesp-spi.c
 	verdict $? "build of minesp-spi for $arch"
 }

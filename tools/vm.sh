@@ -32,6 +32,7 @@ fi
 usr="mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose usr /usr"
 # The modules are then hidden below it.
 modules="mount -t tmpfs modules /lib/modules; ln -s $PWD/build/kernels/$release/lib/modules/$release /lib/modules/"
+
 export PATH="$PWD/build/venv/bin:$PATH"
 vm()
 {
