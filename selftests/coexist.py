@@ -18,6 +18,7 @@ SIZES = [*range(1, 9), 1400, 4000]
 OFFLOADS = ("esp4_offload", "esp6_offload")
 UDP_ENCAP = 100
 MODPROBE = pathlib.Path("/proc/sys/kernel/modprobe")
+RCU = pathlib.Path("/sys/module/rcutree/parameters")
 
 
 def talk(a, b, family):
@@ -44,6 +45,17 @@ def restored():
         lib.sh("modprobe -a esp4 esp6", check=False)
         if not lib.loaded("minesp"):
             lib.load()
+
+
+@contextlib.contextmanager
+def written(path, value):
+    """A setting of the kernel's."""
+    was = path.read_text()
+    path.write_text(f"{value}\n")
+    try:
+        yield
+    finally:
+        path.write_text(was)
 
 
 def before_and_after():
@@ -222,15 +234,40 @@ def migrated():
                       f"SA that has moved: {words}")
 
 
+def while_it_goes(module):
+    """Who loads minesp while esp4 or esp6 is being unloaded hears that it is busy,
+    and nothing has changed."""
+    image = lib.image()
+    state = pathlib.Path(f"/sys/module/{module}/initstate")
+
+    def refused():
+        lib.unload()
+        lib.sh("modprobe -a esp4 esp6")
+        going = lib.process(lib.sh, f"rmmod {module}")
+        with contextlib.suppress(FileNotFoundError):
+            lib.wait_for("it goes", lambda: state.read_text() == "going\n")
+        try:
+            lib.libc("init_module", image, len(image), b"")
+        except OSError as e:
+            lib.equal((e.errno, lib.loaded("minesp")), (errno.EBUSY, False), "error")
+            return True
+        finally:
+            lib.ended([going])
+
+    # It goes for as long as RCU's grace period takes: up to a second then.
+    with (restored(), written(MODPROBE, ""),
+          written(RCU / "jiffies_till_first_fqs", 1000),
+          written(RCU / "jiffies_till_next_fqs", 1000)):
+        lib.wait_for("minesp is refused", refused, 10 * lib.TIMEOUT)
+
+
 def alone():
     """Without esp4 and esp6 minesp receives by itself."""
     with restored():
         # What else is wanted is there first, then nothing is loaded on demand.
         interop.talk("minimal", "transport", 4, 4, [1])
         lib.unload()
-        modprobe = MODPROBE.read_text()
-        MODPROBE.write_text("/bin/false\n")
-        try:
+        with written(MODPROBE, "/bin/false"):
             lib.wait_for("esp4 and esp6 are gone", lambda: not lib.sh(
                 "rmmod esp4 esp6 2>&1 | grep 'in use'", check=False))
             lib.load()
@@ -244,8 +281,6 @@ def alone():
                             f"{lib.XFLAG_STOCK}", check=False)
                 assert "own ESP is not there" in said, said
             lib.unload()
-        finally:
-            MODPROBE.write_text(modprobe)
 
 
 def cases():
@@ -261,6 +296,9 @@ def cases():
             yield (f"esp4_offload and esp6_offload, {peer} peer, {mode[0]}, "
                    f"IPv{mode[1]} in IPv{mode[2]}",
                    lambda p=peer, m=mode: offload_loaded(p, *m))
+    for module in ("esp4", "esp6"):
+        yield (f"loaded while {module} is unloaded",
+               lambda m=module: while_it_goes(m))
     yield "SAs that migrate", migrated
     yield "without esp4 and esp6", alone
 
