@@ -48,7 +48,7 @@ class Sender(packets.Peer):
                    **more)
         self.tick, self.epoch, self.ahead = tick_us / 1e6, int(epoch), ahead
         super().__init__(a, b, "transport", 4, 4, words=words)
-        self.wire.setsockopt(socket.SOL_SOCKET, interop.SO_RCVBUFFORCE, 1 << 24)
+        self.wire.setsockopt(socket.SOL_SOCKET, lib.SO_RCVBUFFORCE, 1 << 24)
         self.wire.setblocking(False)
 
     def ticks(self, seconds):

@@ -79,8 +79,8 @@ def each(act):
     """act(), its first allocation failing, its second, and so on, until it has
     had all that it wants. Yields whether one failed, and what act() returned or
     raised."""
-    fd = os.open("/proc/thread-self/fail-nth", os.O_RDWR)
-    with contextlib.closing(os.fdopen(fd, "r+b", buffering=0)):
+    with open("/proc/thread-self/fail-nth", "r+b", buffering=0) as nth:
+        fd = nth.fileno()
         for n in itertools.count(1):
             os.pwrite(fd, b"%d" % n, 0)
             try:
@@ -188,9 +188,7 @@ class Wire:
     """Looks at what a host sends."""
 
     def __init__(self, host):
-        self.sock = host.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-        self.sock.setsockopt(socket.SOL_SOCKET, interop.SO_RCVBUFFORCE, 1 << 22)
-        self.sock.bind(("veth0", 0))
+        self.sock = host.wire(room=1 << 22)
         self.sock.setblocking(False)
 
     def no_secrets(self):
@@ -237,9 +235,7 @@ def tun(host):
                                                IFF_TUN | IFF_NO_PI))
     with contextlib.closing(os.fdopen(fd, "r+b", buffering=0)):
         host.ip("link set tun0 up")
-        with host.socket(socket.AF_PACKET, socket.SOCK_RAW,
-                         socket.htons(3)) as clones:
-            clones.bind(("tun0", 0))
+        with host.wire("tun0"):
             yield fd
 
 
@@ -247,11 +243,6 @@ def receiving(mode, inner, outer, suite):
     with packets.meet(suites.Peer, mode, inner, outer, suite) as p, faults(), \
             tun(p.a) as fd:
         p.app.setblocking(False)
-
-        def arrived():
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    yield p.app.recv(1 << 16)
 
         def write():
             for packet in ip:
@@ -271,7 +262,7 @@ def receiving(mode, inner, outer, suite):
 
             make()
             for failed, result in each(write):
-                got = list(arrived())
+                got = list(p.arrived())
                 if good and not failed:
                     lib.equal((got, result), ([data], None), "delivered")
                 assert not got or good and got == [data], f"{got} was delivered"
@@ -324,7 +315,7 @@ def at_random(mode, inner, outer):
 
 def enough():
     lib.ksft.print_msg(f"{sum(failures)} allocations have failed in turn")
-    assert sum(failures) > 1000 * ROUNDS, failures
+    assert sum(failures) > 1000 * ROUNDS, f"only {sum(failures)}"
 
 
 def cases():

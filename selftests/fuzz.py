@@ -123,11 +123,6 @@ class Peer(suites.Peer):
         self.fast = Wire(self)
         self.app.setblocking(False)
 
-    def arrived(self):
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                yield self.app.recv(1 << 16)
-
 
 def taken(p):
     """How many packets had a right ICV."""

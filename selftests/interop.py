@@ -12,7 +12,6 @@ import threading
 
 import lib
 
-SO_RCVBUFFORCE = 33     # linux/socket.h; Python does not have it
 TCP_BYTES = 1 << 20
 EVERY_SIZE = [*range(1, 1601), 4000, 9000, 65000]     # the wire takes 1500
 SOME_SIZES = [*range(1, 17), *range(1380, 1500), 4000, 65000]
@@ -23,7 +22,7 @@ def pair(a, b, family, kind, port):
     ends = []
     for h in (a, b):
         sock = h.socket(lib.families(h.address(family)), socket.SOCK_DGRAM)
-        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 22)
+        sock.setsockopt(socket.SOL_SOCKET, lib.SO_RCVBUFFORCE, 1 << 22)
         sock.bind((h.address(family, kind), port))
         ends.append(sock)
     at_a, at_b = ends

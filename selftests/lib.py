@@ -167,6 +167,7 @@ def unload():
 
 # Network namespaces
 
+SO_RCVBUFFORCE = 33     # linux/socket.h; Python does not have it
 CLONE_NEWNET = 0x40000000
 
 
@@ -212,6 +213,15 @@ class Host:
         with self.inside():
             sock = socket.socket(family, kind, proto)
         sock.settimeout(timeout)
+        return sock
+
+    def wire(self, device="veth0", room=0):
+        """A socket that gets all frames of a device, and sends them. room: bytes
+        that it keeps until they are read, if more than usual."""
+        sock = self.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        if room:
+            sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, room)
+        sock.bind((device, 0))
         return sock
 
     def sysctl(self, name, value=None):

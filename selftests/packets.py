@@ -43,9 +43,7 @@ class Peer:
                                       crypt_algo="AES-GCM", crypt_key=KEY)
         self.seq = 0
         self.sent = 0
-        self.wire = b.socket(socket.AF_PACKET, socket.SOCK_RAW,
-                             socket.htons(3))
-        self.wire.bind(("veth0", 0))
+        self.wire = b.wire()
         self.app = a.socket(lib.families(a.address(inner)), socket.SOCK_DGRAM)
         self.app.bind((a.address(inner, self.kind), PORT))
         self.app.connect((b.address(inner, self.kind), PORT))
@@ -101,12 +99,16 @@ class Peer:
         self.send(self.frame(esp, headers))
         lib.equal(self.app.recv(1 << 16), data, "data")
 
+    def arrived(self):
+        """What has arrived until now; the socket must not block."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                yield self.app.recv(1 << 16)
+
     def drain(self):
         """Forgets what has arrived; until then it holds its SA."""
         self.app.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                self.app.recv(1 << 16)
+        list(self.arrived())
         self.app.settimeout(lib.TIMEOUT)
 
     def still_works(self):

@@ -131,7 +131,7 @@ def too_big(family):
         overhead = 8 + 8 + 2 + 16
         source, sink = (h.socket(lib.families(h.address(family)),
                                  socket.SOCK_DGRAM) for h in (a, b))
-        sink.setsockopt(socket.SOL_SOCKET, interop.SO_RCVBUFFORCE, 1 << 22)
+        sink.setsockopt(socket.SOL_SOCKET, lib.SO_RCVBUFFORCE, 1 << 22)
         sink.bind((b.address(family), PORT))
         for n in (longest, longest - overhead + 2):
             try:
@@ -164,8 +164,7 @@ def redirected(family, words):
             xfrm state add src {me} dst {far} proto esp spi 0x1000 reqid 1 mode transport {lib.SUITE} {words}
             xfrm policy add src {me} dst {far} dir out tmpl src {me} dst {far} proto esp reqid 1 mode transport
         """)
-        wire = b.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-        wire.bind(("veth0", 0))
+        wire = b.wire()
         with a.socket(lib.families(far), socket.SOCK_DGRAM) as sock:
             sock.sendto(b"x", (far, 9))
         while far not in (quoted := Ether(wire.recv(1 << 16))).summary():

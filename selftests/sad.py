@@ -301,7 +301,7 @@ def rekey():
             lib.wait_for(f"SPI {spi:#x}", lambda: spi in listed(host))
 
         sink = b.socket(socket.AF_INET, socket.SOCK_DGRAM, timeout=1)
-        sink.setsockopt(socket.SOL_SOCKET, interop.SO_RCVBUFFORCE, 1 << 24)
+        sink.setsockopt(socket.SOL_SOCKET, lib.SO_RCVBUFFORCE, 1 << 24)
         sink.bind((peer, PORT))
 
         def send():

@@ -29,7 +29,6 @@ import time
 
 import clock
 import coexist
-import interop
 import lib
 import newsa
 import sad
@@ -124,7 +123,7 @@ class Connection:
         self.socks = []
         for h, address in zip(hosts, self.inner):
             sock = h.socket(lib.families(address), socket.SOCK_DGRAM, 0, 0)
-            sock.setsockopt(socket.SOL_SOCKET, interop.SO_RCVBUFFORCE, 1 << 22)
+            sock.setsockopt(socket.SOL_SOCKET, lib.SO_RCVBUFFORCE, 1 << 22)
             sock.bind((address, PORT + n))
             self.socks.append(sock)
         self.tried, self.since = [0, 0], [0, 0]

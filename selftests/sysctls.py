@@ -11,7 +11,6 @@ import errno
 import os
 import pathlib
 import random
-import socket
 import threading
 
 import clock
@@ -191,9 +190,7 @@ def at_once(kind, **settings):
             h.sas("transport", 4, 4)
         others = values_of(b)
         # Where they leave, packets are in the order in which SNs were taken.
-        wire = a.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-        wire.setsockopt(socket.SOL_SOCKET, interop.SO_RCVBUFFORCE, 1 << 24)
-        wire.bind(("veth0", 0))
+        wire = a.wire(room=1 << 24)
         wire.setblocking(False)
         sns = []
         processes = [lib.process(f, a, f"{SEED} {kind} {n}")
