@@ -70,6 +70,14 @@ static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 
 	if (trailer[1] == IPPROTO_NONE)
 		return minesp_discard_dummy(x, skb);
+	/*
+	 * Hop-by-hop options cannot follow ESP. And without CONFIG_NETFILTER,
+	 * IPv4 would take the 0 that we return to mean that the packet is gone.
+	 */
+	if (unlikely(trailer[1] == IPPROTO_HOPOPTS)) {
+		minesp_stat_inc(mn, MINESP_IN_NEXT_HEADER);
+		return -EINVAL;
+	}
 
 	if (x->props.mode == XFRM_MODE_TUNNEL)
 		skb_reset_transport_header(skb);

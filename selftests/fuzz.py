@@ -127,7 +127,8 @@ class Peer(suites.Peer):
 def taken(p):
     """How many packets had a right ICV."""
     stats = p.a.stats()
-    return sum(stats[k] for k in ("InPackets", "InDummies", "InPadLength"))
+    return sum(stats[k] for k in ("InPackets", "InDummies", "InPadLength",
+                                   "InNextHeader"))
 
 
 def dropped(p, rand, count):
@@ -203,6 +204,7 @@ def fuzz(suite, name):
                     p.still_works()
                 except Exception as e:
                     raise AssertionError(f"MINESP_SEED={SEED} {mode}: {e}") from e
+    lib.released()
 
 
 def cases():

@@ -165,6 +165,12 @@ def unload():
         wait_for("rmmod minesp", gone)
 
 
+def released():
+    """Waits until no minimal SA is left, nor a packet that has one."""
+    refcnt = pathlib.Path("/sys/module/minesp/refcnt")
+    wait_for("all SAs are gone", lambda: refcnt.read_text() == "0\n")
+
+
 # Network namespaces
 
 SO_RCVBUFFORCE = 33     # linux/socket.h; Python does not have it

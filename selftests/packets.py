@@ -317,6 +317,17 @@ def pad_length():
         p.still_works()
 
 
+def no_next_header(mode, inner, outer):
+    """Next Header 0: hop-by-hop options do not follow ESP."""
+    with peer(mode, inner, outer) as p:
+        _, payload = p.datagram(b"x")
+        before = p.counters()
+        p.send(p.frame(p.esp(payload, 0)))
+        p.counts(before, InNextHeader=1, XfrmInStateProtoError=1)
+        p.still_works()
+    lib.released()
+
+
 def spis():
     """SPIs 0-255 are reserved; others are unknown."""
     with peer() as p:
@@ -417,6 +428,7 @@ def cases():
         yield f"receive, {name}", lambda args=args: receive(*args)
         yield f"send, {name}", lambda args=args: send(*args)
         yield f"dummy packets, {name}", lambda args=args: dummy(*args)
+        yield f"Next Header 0, {name}", lambda args=args: no_next_header(*args)
     # RFC 4303 3.3.3: an SN that would be 0 again is not sent.
     last = 0xffffffff
     yield "no SNs left", lambda: worn_out(f"replay-oseq {last - 3}",

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: GPL-2.0
 """SAs, namespaces and the module go away under traffic."""
 import contextlib
-import pathlib
 import random
 import socket
 import threading
@@ -49,11 +48,6 @@ def arrives(host):
     lib.wait_for("traffic", lambda: host.stats()["InPackets"] > was)
 
 
-def released():
-    lib.wait_for("all SAs are gone", lambda: pathlib.Path(
-        "/sys/module/minesp/refcnt").read_text() == "0\n")
-
-
 def sas_come_and_go(family):
     with lib.hosts() as (a, b), flood(a, b, family):
         for _ in range(ROUNDS):
@@ -69,7 +63,7 @@ def sas_come_and_go(family):
             b.ip(f"xfrm state delete {ident}")
             a.ip("xfrm state flush")
             b.ip("xfrm state deleteall")
-    released()
+    lib.released()
 
 
 def expire():
@@ -81,7 +75,7 @@ def expire():
             lib.wait_for("SAs expire", lambda: not lib.sh(
                 f"ip -n {b.ns} xfrm state"))
         lib.equal(b.errors().get("InIcvWrong"), None, "InIcvWrong")
-    released()
+    lib.released()
 
 
 def module(family):
@@ -106,7 +100,7 @@ def namespace(family):
             arrives(b)
             random.choice((a, b)).delete()
         # The other one, and the sockets, are gone now.
-    released()
+    lib.released()
 
 
 def cases():
