@@ -271,6 +271,7 @@ static int minesp_sad_seq_show(struct seq_file *seq, void *v)
 		slot = p - sad->slots;
 		direct = rcu_access_pointer(*p) == sa;
 	}
+	spin_lock_bh(&x->lock);
 	if (x->replay_esn) {
 		sent = (u64)x->replay_esn->oseq_hi << 32 | x->replay_esn->oseq;
 		rcvd = (u64)x->replay_esn->seq_hi << 32 | x->replay_esn->seq;
@@ -278,6 +279,7 @@ static int minesp_sad_seq_show(struct seq_file *seq, void *v)
 		sent = x->replay.oseq;
 		rcvd = x->replay.seq;
 	}
+	spin_unlock_bh(&x->lock);
 	seq_printf(seq, "0x%08x %-7ld %-6s %-7s %-10llu %-10llu ",
 		   ntohl(x->id.spi), slot, direct ? "yes" : "no",
 		   x->props.extra_flags & MINESP_XFLAG_CLOCK ? "clock" :
