@@ -13,6 +13,8 @@
 #                   them on a kernel with KASAN, lockdep and the like, too
 #   make check-debug
 #                   run all tests on that kernel
+#   make check-races
+#                   run all tests on one with KCSAN, which finds data races
 #   make coverage   then: which lines of minesp/ no test has reached
 #   make foreign    run all tests on 32-bit ARM and on s390x, which is big-endian
 #   make style      sparse and checkpatch
@@ -43,9 +45,9 @@ clean:
 demo check foreign style cross coverage:
 	tools/$@.sh
 
-check-debug: tools
+check-debug check-races: check-%: tools
 	tools/setup.sh
-	tools/debug-kernel.sh
-	RELEASES=$$(tail -n 1 build/debug/built) MINESP_TIMEOUT=14400 tools/check.sh
+	tools/debug-kernel.sh $*
+	RELEASES=$$(tail -n 1 build/$*/built) MINESP_TIMEOUT=14400 tools/check.sh
 
-.PHONY: all tools install clean demo check check-debug foreign style cross coverage
+.PHONY: all tools install clean demo check check-debug check-races foreign style cross coverage

@@ -7,9 +7,8 @@
 # last line: N passed, N failed, N skipped.
 #
 # check.sh TEST ... runs only these tests of selftests/, such as interop.py, and not
-# on the debug kernel. With RELEASES set to that of the debug kernel (see
-# tools/debug-kernel.sh) it runs only there. MINESP_TIMEOUT says how many seconds all
-# tests may take.
+# on the debug kernel. With RELEASES set to one of tools/debug-kernel.sh it runs only
+# there. MINESP_TIMEOUT says how many seconds all tests may take.
 
 . "$(dirname "$0")/common.sh"
 

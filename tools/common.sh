@@ -72,15 +72,15 @@ copy_module()
 		--exclude='*' Kbuild minesp include "$1/"
 }
 
-# Builds the module for a release in build/RELEASE; for the debug kernel with what
-# measures coverage, and the unit tests. Further words go to make.
+# Builds the module for a release in build/RELEASE; for those of debug-kernel.sh with
+# what measures coverage, and the unit tests. Further words go to make.
 build()
 {
 	local dir=build/$1 kernel=/lib/modules/$1/build
 
 	copy_module "$dir"
 	[ -e "$kernel" ] || {
-		kernel=$PWD/build/debug/obj
+		kernel=$PWD/build/${1##*-}/obj
 		rm -f "$dir"/minesp/*.gcda
 		set -- "$@" GCOV_PROFILE=y MINESP_KUNIT=m
 	}

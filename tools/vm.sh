@@ -20,9 +20,11 @@ mkdir -p "build/$release"
 # /dev/kvm may be there without a processor that can do it, and emulation works
 # everywhere. In one thread: with one for each CPU, QEMU sometimes runs code that
 # the kernel has just patched (static keys) as it was before, an Oops in int3; and
-# with a machine for each kernel at once it is no faster.
+# with a machine for each kernel at once it is no faster. But races want two CPUs at
+# work, and tools/races.config has no static keys.
 accel=--disable-kvm
 options="-accel tcg,thread=single"
+[[ $release = *-races ]] && options="-accel tcg,thread=multi"
 if grep -qw -e vmx -e svm /proc/cpuinfo && [ -w /dev/kvm ]; then
 	accel=
 	options=

@@ -75,7 +75,7 @@ static int minesp_seqno_test_init(struct kunit *test)
 
 	KUNIT_ASSERT_NOT_NULL(test, t);
 	t->mn.stats = alloc_percpu(struct minesp_mib);
-	KUNIT_ASSERT_NOT_NULL(test, t->mn.stats);
+	KUNIT_ASSERT_TRUE(test, t->mn.stats);
 	t->sa.mn = &t->mn;
 	t->sa.seqno = &t->seqno;
 	t->seqno.x = &t->x;
