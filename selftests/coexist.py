@@ -6,6 +6,7 @@ import contextlib
 import errno
 import pathlib
 import random
+import re
 import socket
 
 import interop
@@ -129,7 +130,8 @@ def udp_encapsulated():
 
 def second_copy():
     """The same module by another name finds its places taken, and leaves."""
-    image = lib.image().replace(b"minesp", b"minesq")
+    # Not in paths, by which coverage is counted.
+    image = re.sub(b"minesp(?!/)", b"minesq", lib.image())
     try:
         lib.libc("init_module", image, len(image), b"")
     except OSError as e:

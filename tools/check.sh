@@ -27,7 +27,7 @@ run_on()
 		echo "# $1"	# a machine that says nothing has died
 		timeout -k 10 "${MINESP_TIMEOUT:-4500}" tools/vm.sh "$1" \
 			"${limit:-} make -s -C $selftests/minesp run_tests ${tests:+TEST_PROGS='$tests'} 2>&1
-			 cp /sys/kernel/debug/gcov$dir/*.gcda $dir/ 2> /dev/null || :" \
+			 for d in $dir $dir/kunit; do cp /sys/kernel/debug/gcov\$d/*.gcda \$d/ 2> /dev/null; done; :" \
 			< /dev/null
 	} | tee "build/ktap-$1" | sed -u "s/^/[$1] /"
 	[ "$tests" ] || [ "${RELEASES:-}" ] && return

@@ -81,7 +81,7 @@ build()
 	copy_module "$dir"
 	[ -e "$kernel" ] || {
 		kernel=$PWD/build/${1##*-}/obj
-		rm -f "$dir"/minesp/*.gcda
+		rm -f "$dir"/minesp/{,kunit/}*.gcda
 		set -- "$@" GCOV_PROFILE=y MINESP_KUNIT=m
 	}
 	make -s -C "$kernel" M="$PWD/$dir" "${@:2}"

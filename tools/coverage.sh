@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Which lines of minesp/ no test has reached in the last run on the debug kernel, and
-# for each file how many were. make check-debug runs all tests there.
+# for each file how many were. make check-debug runs all tests there. What the unit tests
+# reach, which have a copy of their own, counts, too.
 
 . "$(dirname "$0")/common.sh"
 
@@ -10,22 +11,28 @@ release=$(tail -n 1 build/debug/built 2> /dev/null) || die "run make check-debug
 from=$PWD/build/$release/minesp
 ls "$from"/*.gcda > /dev/null 2>&1 || die "no coverage in $from: run make check-debug first"
 rm -rf build/coverage
-mkdir -p build/coverage
-(cd build/coverage && gcov -p -o "$from" "$from"/*.c > log 2>&1) ||
-	die "gcov failed: see build/coverage/log"
-grep -q mismatch build/coverage/log && die "minesp was built since: run make check-debug"
+for part in . kunit; do
+	mkdir -p build/coverage/$part
+	(cd build/coverage/$part && gcov -p -o "$from/$part" "$from/$part"/*.c > log 2>&1) ||
+		die "gcov failed: see build/coverage/$part/log"
+	grep -q mismatch build/coverage/$part/log &&
+		die "minesp was built since: run make check-debug"
+done
 
 cd build/coverage || exit
 for file in *"#minesp#"*.c.gcov; do
-	name=minesp/${file##*#minesp#}
-	awk -v name="${name%.gcov}" '
+	name=${file##*#minesp#}
+	awk -v name="minesp/${name%.gcov}" '
 		BEGIN { FS = ":" }
-		$2 + 0 && $1 !~ /-/ { lines++ }
-		$1 ~ /#####|=====/ { missed[++n] = $0 }
+		$2 + 0 && $1 !~ /-/ { line[$2 + 0] = $0; if ($2 + 0 > last) last = $2 + 0 }
+		$2 + 0 && $1 ~ /[0-9]/ { reached[$2 + 0] }
 		END {
-			printf "%-20s %4d of %4d lines, %5.1f%%\n", name, lines - n, lines,
-				lines ? 100 * (lines - n) / lines : 100
-			for (i = 1; i <= n; i++)
-				print missed[i]
-		}' "$file"
+			for (i = 1; i <= last; i++)
+				lines += i in line
+			printf "%-20s %4d of %4d lines, %5.1f%%\n", name, length(reached), lines,
+				100 * length(reached) / lines
+			for (i = 1; i <= last; i++)
+				if (i in line && !(i in reached))
+					print line[i]
+		}' "$file" $(ls "kunit/$file" 2> /dev/null)
 done
