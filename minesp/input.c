@@ -72,9 +72,11 @@ static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 		return minesp_discard_dummy(x, skb);
 	/*
 	 * Hop-by-hop options cannot follow ESP. And without CONFIG_NETFILTER,
-	 * IPv4 would take the 0 that we return to mean that the packet is gone.
+	 * what we return goes back to IPv4, negated: 0 would mean that the packet
+	 * is gone, and -EINVAL that no handler wants it.
 	 */
-	if (unlikely(trailer[1] == IPPROTO_HOPOPTS)) {
+	if (unlikely(trailer[1] == IPPROTO_HOPOPTS ||
+		     (!IS_ENABLED(CONFIG_NETFILTER) && trailer[1] == EINVAL))) {
 		minesp_stat_inc(mn, MINESP_IN_NEXT_HEADER);
 		return -EINVAL;
 	}

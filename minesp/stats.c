@@ -26,7 +26,10 @@ static const struct snmp_mib minesp_mib_list[] = {
 	SNMP_MIB_ITEM("InIcvWrong", MINESP_IN_ICV),
 	/* Dropped: the ICV was right, but Pad Length exceeds the packet. */
 	SNMP_MIB_ITEM("InPadLength", MINESP_IN_PAD_LENGTH),
-	/* Dropped: the ICV was right, but Next Header is 0 (RFC 8200 4.1). */
+	/*
+	 * Dropped: the ICV was right, but Next Header is 0 (RFC 8200 4.1); or 22
+	 * (XNS IDP), without CONFIG_NETFILTER.
+	 */
 	SNMP_MIB_ITEM("InNextHeader", MINESP_IN_NEXT_HEADER),
 	/* Dropped: the SN is from before rx_max_age_ms; the ICV was right. */
 	SNMP_MIB_ITEM("InTooOld", MINESP_IN_TOO_OLD),
