@@ -61,7 +61,8 @@ NO_ERRORS = {"InPackets", "OutPackets", "InDummies", "InDirect", "InLookup"}
 
 # Seconds that anything may take which is not a test by itself. A kernel that checks
 # itself is several times slower.
-TIMEOUT = 100 if os.path.exists("/proc/lockdep") else 20
+TIMEOUT = 100 if (os.path.exists("/proc/lockdep") or
+                  os.uname().release.endswith("-races")) else 20
 
 
 class Skip(Exception):
