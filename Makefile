@@ -13,9 +13,9 @@
 #                   them on a kernel with KASAN, lockdep and the like, too
 #   make check-debug
 #                   run all tests on that kernel
-#   make check-races
-#                   run all tests on one with KCSAN, which finds data races
 #   make coverage   then: which lines of minesp/ no test has reached
+#   make check-races
+#                   run all tests on a kernel with KCSAN, which finds data races
 #   make foreign    run all tests on 32-bit ARM and on s390x, which is big-endian
 #   make style      sparse and checkpatch
 #   make cross      build for other architectures
@@ -45,7 +45,7 @@ clean:
 demo check foreign style cross coverage:
 	tools/$@.sh
 
-check-debug check-races: check-%: tools
+check-debug check-races: check-%:
 	tools/setup.sh
 	tools/debug-kernel.sh $*
 	RELEASES=$$(tail -n 1 build/$*/built) MINESP_TIMEOUT=14400 tools/check.sh

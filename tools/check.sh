@@ -22,7 +22,7 @@ run_on()
 {
 	local tests="${*:2}" dir=$PWD/build/$1/minesp
 
-	[[ $1 = *-debug ]] && export VM_MEMORY=3G limit=kselftest_override_timeout=5400
+	[[ $1 = *-debug || $1 = *-races ]] && export VM_MEMORY=3G limit=kselftest_override_timeout=5400
 	{
 		echo "# $1"	# a machine that says nothing has died
 		timeout -k 10 "${MINESP_TIMEOUT:-4500}" tools/vm.sh "$1" \

@@ -21,7 +21,7 @@ mkdir -p "build/$release"
 # everywhere. In one thread: with one for each CPU, QEMU sometimes runs code that
 # the kernel has just patched (static keys) as it was before, an Oops in int3; and
 # with a machine for each kernel at once it is no faster. But races want two CPUs at
-# work, and tools/races.config has no static keys.
+# work; tools/races.config has neither static keys nor kprobes.
 accel=--disable-kvm
 options="-accel tcg,thread=single"
 [[ $release = *-races ]] && options="-accel tcg,thread=multi"
