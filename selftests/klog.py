@@ -8,7 +8,7 @@ import re
 import lib
 
 COMPLAINT = re.compile(
-    r"WARNING:|BUG:|Oops|general protection|KASAN:|UBSAN:|KCSAN:|"
+    r"WARNING:|BUG:|Oops|general protection|KASAN|UBSAN|KCSAN(?!_STRICT)|KMEMLEAK|"
     r"refcount_t|INFO: (task|rcu)|rcu.*(stall|self-detected)|"
     r"possible (circular|recursive|irq)|suspicious RCU|inconsistent lock|"
     r"sleeping function|scheduling while atomic|Call Trace|"
