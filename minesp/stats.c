@@ -45,7 +45,7 @@ static const struct snmp_mib minesp_mib_list[] = {
 	SNMP_MIB_ITEM("OutTooBig", MINESP_OUT_TOO_BIG),
 	/* Refused, EBUSY: the SN would be over sn_ahead ticks ahead of the clock. */
 	SNMP_MIB_ITEM("OutAhead", MINESP_OUT_AHEAD),
-	/* Refused: no SNs are left, or the SA died while the packet was in it. */
+	/* Refused, SNs from the clock: none are left, or the SA died meanwhile. */
 	SNMP_MIB_ITEM("OutExpired", MINESP_OUT_EXPIRED),
 	/* Dropped: no memory. */
 	SNMP_MIB_ITEM("OutNoMemory", MINESP_OUT_NO_MEMORY),

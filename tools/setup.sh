@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Makes ready what make demo and make check need, on Debian 12, as root:
-# packages, the kernels that are supported, kselftest, virtme-ng. All but the
-# packages goes to build/. What is there already is left as it is.
+# packages (debug-kernel.sh and cross.sh install more), the kernels that are
+# supported, kselftest, virtme-ng. All but the packages goes to build/. What is there already is left as it is.
 
 . "$(dirname "$0")/common.sh"
 
