@@ -6,6 +6,7 @@
 #ifndef _MINESP_COMPAT_H
 #define _MINESP_COMPAT_H
 
+#include <linux/crypto.h>
 #include <linux/version.h>
 #include <net/net_namespace.h>
 
@@ -13,6 +14,10 @@
 /* 6.3 hands a completion callback its data, not the request. */
 #define crypto_completion_data_t void
 #define crypto_get_completion_data(data) (data)
+#else
+/* 6.1.29 has these names, too. */
+#define crypto_completion_data_t struct crypto_async_request
+#define crypto_get_completion_data(req) ((req)->data)
 #endif
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 11, 0)

@@ -207,7 +207,6 @@ static int minesp4_rcv_direct(struct sk_buff *skb)
 
 static int minesp6_rcv_direct(struct sk_buff *skb)
 {
-	XFRM_TUNNEL_SKB_CB(skb)->tunnel.ip6 = NULL;
 	return minesp_rcv_direct(skb, AF_INET6,
 				 offsetof(struct ipv6hdr, daddr));
 }

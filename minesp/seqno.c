@@ -99,7 +99,7 @@ static u64 minesp_ticks(const struct minesp_seqno *s, u64 ns)
  * Tell the key managers that the SA's SNs come to their end, or have come to
  * it, as xfrm_state_check_expire() does for bytes and packets. Called with
  * x->lock held, @x valid: so x->mtimer is not started again after it has been
- * cancelled for good.
+ * cancelled for good. And in the core's lists: its expiry takes @x from there.
  */
 static void minesp_seqno_wear(struct xfrm_state *x, u64 sn)
 {
@@ -124,6 +124,9 @@ static enum hrtimer_restart minesp_seqno_timer(struct hrtimer *timer)
 
 	spin_lock(&x->lock);
 	state = x->km.state;
+	/* PF_KEY makes an SA valid first, and then adds it. */
+	if (state == XFRM_STATE_VALID && list_empty(&x->km.all))
+		state = XFRM_STATE_VOID;
 	if (state == XFRM_STATE_VALID)
 		minesp_seqno_wear(x, sn);
 	spin_unlock(&x->lock);

@@ -56,6 +56,7 @@ struct minesp_seqno_test {
 	struct minesp_sa sa;
 	struct minesp_seqno seqno;
 	struct xfrm_state x;
+	struct list_head states;	/* the core's list of them */
 	struct sk_buff skb;
 	struct rnd_state rand;
 };
@@ -94,6 +95,8 @@ static int minesp_seqno_test_init(struct kunit *test)
 	t->seqno.soft = U32_MAX;
 	t->seqno.end = U32_MAX;
 	spin_lock_init(&t->x.lock);
+	INIT_LIST_HEAD(&t->states);
+	list_add(&t->x.km.all, &t->states);
 	t->x.xso.offload_handle = (unsigned long)&t->sa;
 	t->x.props.extra_flags = MINESP_XFLAG_CLOCK | MINESP_XFLAG_FRESH;
 	seed = get_random_u64();
@@ -346,7 +349,14 @@ static void minesp_test_timer(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, minesp_seqno_timer(&s->timer), HRTIMER_NORESTART);
 	KUNIT_EXPECT_EQ(test, t->x.km.state, XFRM_STATE_DEAD);
 
+	/* PF_KEY's is valid before it is in the list. */
 	t->x.km.state = XFRM_STATE_VALID;
+	forwarded = 0;
+	list_del_init(&t->x.km.all);
+	KUNIT_EXPECT_EQ(test, minesp_seqno_timer(&s->timer), HRTIMER_RESTART);
+	KUNIT_EXPECT_EQ(test, forwarded, NSEC_PER_MSEC);
+	KUNIT_EXPECT_EQ(test, t->x.km.state, XFRM_STATE_VALID);
+	list_add(&t->x.km.all, &t->states);
 	KUNIT_EXPECT_EQ(test, minesp_seqno_timer(&s->timer), HRTIMER_NORESTART);
 	KUNIT_EXPECT_EQ(test, t->x.km.state, XFRM_STATE_EXPIRED);
 }
