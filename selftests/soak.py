@@ -181,12 +181,17 @@ class Connection:
         """What was sent until now has to arrive."""
         upto = [*self.tried]
 
-        def arrived():
+        def lost():
             check()
-            return all(i in self.got[d] for d in (0, 1) for i in
-                       self.sent[d].copy() if self.since[d] <= i < upto[d])
+            return [(d, i) for d in (0, 1) for i in self.sent[d].copy()
+                    if self.since[d] <= i < upto[d] and i not in self.got[d]]
 
-        lib.wait_for(f"all that was sent arrives, {self.name}", arrived)
+        try:
+            lib.wait_for(f"all that was sent arrives, {self.name}",
+                         lambda: not lost())
+        except AssertionError as e:
+            raise AssertionError(f"{e}: (direction, number) {lost()}, errors "
+                                 f"{[h.errors() for h in self.hosts]}") from None
         self.forgive(upto)
 
     def forgive(self, upto=None):
