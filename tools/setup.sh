@@ -3,7 +3,8 @@
 #
 # Makes ready what make demo and make check need, on Debian 12, as root:
 # packages (debug-kernel.sh and cross.sh install more), the kernels that are
-# supported, kselftest, virtme-ng. All but the packages goes to build/. What is there already is left as it is.
+# supported, kselftest, virtme-ng. All but the packages goes to build/. What is
+# there already is left as it is.
 
 . "$(dirname "$0")/common.sh"
 
