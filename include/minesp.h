@@ -64,7 +64,7 @@ struct minesp_mib {
  * @offset: from CLOCK_BOOTTIME to CLOCK_REALTIME when an SN was made last, ns
  * @key_tick: the tick of the SA that was added last, ns; 0 for none
  * @key_epoch: its epoch, ns since 1970
- * @sad: the table from SPI to SA; NULL without minimal SAs
+ * @sad: the table from SPI to SA; NULL before the first minimal SA
  * @sas: the minimal SAs
  * @sad_lock: for changing @sad and @sad_slots; for @sas, @key_tick, @key_epoch
  *

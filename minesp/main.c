@@ -36,6 +36,7 @@ void minesp_net_put(struct minesp_net *mn)
 	if (!refcount_dec_and_test(&mn->users))
 		return;
 	free_percpu(mn->stats);
+	kvfree(rcu_access_pointer(mn->sad));
 	kfree(mn);
 }
 

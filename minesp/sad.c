@@ -15,10 +15,15 @@
  * reference is only taken while there are others, since an SA without any is
  * about to be destroyed.
  *
- * A table that is replaced, or given up with the last SA, is freed a grace
- * period later. An SA that is learnt into it meanwhile is lost from it, and
- * learnt again. An SA that dies meanwhile stays in it: whoever still reads that
- * table began before the SA's grace period did.
+ * A table that is replaced is freed a grace period later. An SA that is learnt
+ * into it meanwhile is lost from it, and learnt again. An SA that dies meanwhile
+ * stays in it: whoever still reads that table began before the SA's grace period
+ * did. The last table goes with its struct minesp_net.
+ *
+ * The core destroys the SAs of all namespaces one after the other, and whoever
+ * removes a network device waits for that with the RTNL held (6.12). So
+ * minesp_sad_del() does not wait for RCU, and who holds mn->sad_lock waits neither
+ * for RCU nor for memory.
  */
 #include <linux/mm.h>
 #include <linux/proc_fs.h>
@@ -53,67 +58,65 @@ static struct minesp_sad *minesp_sad_alloc(u32 slots)
 	return sad;
 }
 
-/*
- * Called with mn->sad_lock held. Waits until no reader has the old table any
- * more, rather than have it freed some time later: whoever changes the size in
- * a loop would pile up tables.
- */
-static void minesp_sad_set(struct minesp_net *mn, struct minesp_sad *sad)
-{
-	struct minesp_sad *old;
-
-	old = rcu_replace_pointer(mn->sad, sad, lockdep_is_held(&mn->sad_lock));
-	if (!old)
-		return;
-	synchronize_rcu();
-	kvfree(old);
-}
-
 /**
  * minesp_sad_resize - change the number of slots, live
  * @mn: the namespace
  * @slots: a power of two
  *
- * SAs find their way into the new table with their next packet. Without
- * minimal SAs there is no table, and this only takes note.
+ * SAs find their way into the new table with their next packet. Before the
+ * first minimal SA there is no table, and this only takes note, if there is memory
+ * for one.
  *
  * Return: 0, or -ENOMEM, and nothing has changed then.
  */
 int minesp_sad_resize(struct minesp_net *mn, u32 slots)
 {
-	struct minesp_sad *sad;
-	int err = 0;
+	struct minesp_sad *sad = minesp_sad_alloc(slots);
+	bool used;
 
+	if (!sad)
+		return -ENOMEM;
 	mutex_lock(&mn->sad_lock);
-	if (slots != mn->sad_slots && !list_empty(&mn->sas)) {
-		sad = minesp_sad_alloc(slots);
-		if (sad)
-			minesp_sad_set(mn, sad);
-		else
-			err = -ENOMEM;
-	}
-	if (!err)
-		mn->sad_slots = slots;
+	mn->sad_slots = slots;
+	used = rcu_access_pointer(mn->sad) || !list_empty(&mn->sas);
+	if (used)
+		sad = rcu_replace_pointer(mn->sad, sad,
+					  lockdep_is_held(&mn->sad_lock));
 	mutex_unlock(&mn->sad_lock);
-	return err;
+	/*
+	 * Wait, rather than have the old table freed some time later: whoever
+	 * changes the size in a loop would pile up tables.
+	 */
+	if (used)
+		synchronize_rcu();
+	kvfree(sad);
+	return 0;
 }
 
 /**
  * minesp_sad_add - a minimal SA is born
  * @sa: the SA; not visible to anybody yet
  *
- * The first one in a namespace makes the table. Without the memory for it SAs
- * are found the kernel's way, and the next one tries again.
+ * The first one in a namespace makes the table. Without the memory for it, or
+ * if its size is changed just then, SAs are found the kernel's way, and the next
+ * one tries again.
  */
 void minesp_sad_add(struct minesp_sa *sa)
 {
 	struct minesp_net *mn = sa->mn;
+	struct minesp_sad *sad = NULL;
 
+	if (!rcu_access_pointer(mn->sad))
+		sad = minesp_sad_alloc(READ_ONCE(mn->sad_slots));
 	mutex_lock(&mn->sad_lock);
 	list_add_tail(&sa->list, &mn->sas);
-	if (!rcu_access_pointer(mn->sad))
-		minesp_sad_set(mn, minesp_sad_alloc(mn->sad_slots));
+	if (sad && !rcu_access_pointer(mn->sad) &&
+	    sad->mask == mn->sad_slots - 1) {
+		rcu_assign_pointer(mn->sad, sad);
+		sad = NULL;
+	}
 	mutex_unlock(&mn->sad_lock);
+	kvfree(sad);
 }
 
 /**
@@ -140,8 +143,6 @@ void minesp_sad_del(struct minesp_sa *sa)
 		slot = minesp_slot(sad, spi);
 		unrcu_pointer(cmpxchg(slot, RCU_INITIALIZER(sa), NULL));
 	}
-	if (list_empty(&mn->sas))
-		minesp_sad_set(mn, NULL);
 	mutex_unlock(&mn->sad_lock);
 }
 
