@@ -50,6 +50,7 @@ struct minesp_mib {
 /**
  * struct minesp_net - what minesp keeps for one network namespace
  * @users: the namespace itself, and each minimal SA in it
+ * @async: packets whose crypto is asynchronous and under way
  * @stats: the counters of /proc/net/minesp_stat
  * @sysctl: the directory net.minesp
  * @enabled: net.minesp.enabled
@@ -68,12 +69,12 @@ struct minesp_mib {
  * @sas: the minimal SAs
  * @sad_lock: for changing @sad and @sad_slots; for @sas, @key_tick, @key_epoch
  *
- * An SA may outlive the exit handler of its namespace: a packet whose crypto
- * is still under way holds it. So each SA holds this struct, and the last user
- * frees it.
+ * SAs outlive the exit handler of their namespace: xfrm's own, which flushes
+ * them, comes later. So each SA holds this struct, and the last user frees it.
  */
 struct minesp_net {
 	refcount_t users;
+	atomic_t async;
 	struct minesp_mib __percpu *stats;
 	struct ctl_table_header *sysctl;
 	unsigned int enabled, sad_slots;
@@ -184,6 +185,7 @@ void minesp_iv(const struct minesp_sa *sa, u64 sn, u8 *iv);
 int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb, int nfrags,
 		 __be32 seq_hi, crypto_completion_t done, bool encrypt);
 struct sk_buff *minesp_crypt_end(crypto_completion_data_t *data);
+void minesp_async_end(struct minesp_net *mn);
 
 /* seqno.c */
 void minesp_seqno_load(void);

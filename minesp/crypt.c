@@ -15,6 +15,16 @@ struct minesp_op {
 };
 
 /**
+ * minesp_async_end - the last that is done for a packet of asynchronous crypto
+ * @mn: its namespace, which may be gone afterwards
+ */
+void minesp_async_end(struct minesp_net *mn)
+{
+	if (atomic_dec_and_test(&mn->async))
+		wake_up_var(&mn->async);
+}
+
+/**
  * minesp_crypt - encrypt or decrypt a packet
  * @x: the SA
  * @skb: linear or with a frag list, and all of it writable; the ESP header is
@@ -24,7 +34,7 @@ struct minesp_op {
  * @nfrags: what skb_cow_data() returned
  * @seq_hi: the upper half of the SN where ESN is used
  * @done: called when an asynchronous operation has ended, bottom halves off;
- *	  it passes its first argument to minesp_crypt_end()
+ *	  it begins with minesp_crypt_end(), and ends with minesp_async_end()
  * @encrypt: or decrypt
  *
  * Return: 0; -EINPROGRESS when @done has been or will be called, and @skb is
@@ -42,9 +52,11 @@ int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb, int nfrags,
 	/* An IV that is not sent is the SN, all 64 bits (RFC 8750 4). */
 	const __be32 sn[2] = { seq_hi, esph->seq_no };
 	int textlen = skb->len - offset;
+	struct minesp_net *mn = minesp_sa(x)->mn;
 	struct aead_request *req;
 	struct scatterlist *sg;
 	struct minesp_op *op;
+	bool async;
 	__be32 *aad;
 	int err;
 	u8 *iv;
@@ -83,6 +95,10 @@ int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb, int nfrags,
 	aead_request_set_tfm(req, aead);
 	aead_request_set_callback(req, 0, done, op);
 	aead_request_set_ad(req, sg->length);
+	async = crypto_aead_alg(aead)->base.cra_flags & CRYPTO_ALG_ASYNC;
+	/* Now, as it may be over before the call returns. */
+	if (async)
+		atomic_inc(&mn->async);
 	if (encrypt) {
 		aead_request_set_crypt(req, sg, sg,
 				       textlen - crypto_aead_authsize(aead), iv);
@@ -93,6 +109,8 @@ int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb, int nfrags,
 	}
 	if (err == -EINPROGRESS)
 		return err;
+	if (async)
+		minesp_async_end(mn);
 free:
 	kfree(op);
 	return err;

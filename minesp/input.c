@@ -92,10 +92,13 @@ static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 static void minesp_input_done(crypto_completion_data_t *data, int err)
 {
 	struct sk_buff *skb = minesp_crypt_end(data);
+	struct xfrm_state *x = xfrm_input_state(skb);
+	struct minesp_net *mn = minesp_sa(x)->mn;
 
-	err = minesp_input_end(xfrm_input_state(skb), skb, err);
+	err = minesp_input_end(x, skb, err);
 	if (err != -EINPROGRESS)
 		xfrm_input_resume(skb, err);
+	minesp_async_end(mn);
 }
 
 /**

@@ -6,6 +6,7 @@
 
 #include <linux/module.h>
 #include <linux/rcupdate.h>
+#include <linux/wait_bit.h>
 #include <net/netns/generic.h>
 
 #include "minesp.h"
@@ -35,8 +36,8 @@ void minesp_net_put(struct minesp_net *mn)
 {
 	if (!refcount_dec_and_test(&mn->users))
 		return;
-	free_percpu(mn->stats);
 	kvfree(rcu_access_pointer(mn->sad));
+	free_percpu(mn->stats);
 	kfree(mn);
 }
 
@@ -83,6 +84,12 @@ static void __net_exit minesp_net_exit(struct net *net)
 
 	minesp_sysctl_exit(mn);
 	minesp_stats_exit(net);
+	/*
+	 * Nobody sends or receives here any more. But a packet whose crypto is
+	 * under way needs the namespace to its end, for dst_ops, counters, hooks;
+	 * and unless it has a socket it holds none of that.
+	 */
+	wait_var_event(&mn->async, !atomic_read(&mn->async));
 	minesp_net_put(mn);
 }
 

@@ -26,10 +26,13 @@ static int minesp_output_end(const struct minesp_sa *sa, int err)
 static void minesp_output_done(crypto_completion_data_t *data, int err)
 {
 	struct sk_buff *skb = minesp_crypt_end(data);
-
 	/* The packet's dst still holds the SA. */
-	err = minesp_output_end(minesp_sa(skb_dst(skb)->xfrm), err);
+	struct xfrm_state *x = skb_dst(skb)->xfrm;
+	struct minesp_net *mn = minesp_sa(x)->mn;
+
+	err = minesp_output_end(minesp_sa(x), err);
 	xfrm_output_resume(skb_to_full_sk(skb), skb, err);
+	minesp_async_end(mn);
 }
 
 /**

@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * output.c: how much padding.
+ * output.c: how much padding; counting what is in asynchronous crypto.
  */
+#include <crypto/internal/aead.h>
 #include <kunit/test.h>
+
+#include "minesp.h"
+
+static void minesp_test_resume(struct sock *sk, struct sk_buff *skb, int err);
+#define xfrm_output_resume minesp_test_resume
 
 #include "../suite.c"
 #include "../crypt.c"
@@ -24,8 +30,90 @@ static void minesp_test_padlen(struct kunit *test)
 	}
 }
 
+/* A cipher that does nothing, at once or later. */
+static struct aead_request *later;
+static struct sk_buff *resumed;
+static unsigned int under_way;
+
+static int minesp_test_encrypt(struct aead_request *req)
+{
+	if (!(crypto_aead_alg(crypto_aead_reqtfm(req))->base.cra_flags & CRYPTO_ALG_ASYNC))
+		return 0;
+	later = req;
+	return -EINPROGRESS;
+}
+
+static void minesp_test_resume(struct sock *sk, struct sk_buff *skb, int err)
+{
+	resumed = skb;
+	under_way = atomic_read(&minesp_sa(skb_dst(skb)->xfrm)->mn->async);
+}
+
+struct minesp_output_test {
+	struct minesp_net mn;
+	struct minesp_sa sa;
+	struct xfrm_state x;
+	struct dst_entry dst;
+	struct aead_alg alg;
+	struct crypto_aead aead;
+};
+
+static int minesp_test_output(struct kunit *test)
+{
+	struct minesp_output_test *t = test->priv;
+	struct sk_buff *skb = alloc_skb(512, GFP_KERNEL);
+	int err;
+
+	KUNIT_ASSERT_NOT_NULL(test, skb);
+	skb_reserve(skb, 256);
+	memset(skb_put(skb, 64), 0, 64);
+	skb_set_transport_header(skb, -16);
+	skb_set_network_header(skb, -36);
+	skb_set_mac_header(skb, -27);
+	skb_dst_set(skb, &t->dst);
+	resumed = NULL;
+	err = minesp_output(&t->x, skb);
+	if (err == -EINPROGRESS) {
+		KUNIT_EXPECT_EQ(test, atomic_read(&t->mn.async), 1);
+		aead_request_complete(later, 0);
+		KUNIT_EXPECT_PTR_EQ(test, resumed, skb);
+		KUNIT_EXPECT_EQ(test, under_way, 1);
+	}
+	skb->_skb_refdst = 0;
+	kfree_skb(skb);
+	return err;
+}
+
+/* Asynchronous crypto is counted until there is nothing left to do. */
+static void minesp_test_async(struct kunit *test)
+{
+	struct minesp_output_test *t = kunit_kzalloc(test, sizeof(*t), GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, t);
+	test->priv = t;
+	t->mn.stats = alloc_percpu(struct minesp_mib);
+	KUNIT_ASSERT_TRUE(test, t->mn.stats);
+	t->sa.mn = &t->mn;
+	t->x.xso.offload_handle = (unsigned long)&t->sa;
+	t->x.data = &t->aead;
+	t->x.props.family = AF_INET;
+	t->dst.xfrm = &t->x;
+	t->alg.encrypt = minesp_test_encrypt;
+	t->alg.base.cra_blocksize = 1;
+	t->aead.base.__crt_alg = &t->alg.base;
+	t->aead.authsize = 16;
+
+	KUNIT_EXPECT_EQ(test, minesp_test_output(test), 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->mn.async), 0);
+	t->alg.base.cra_flags = CRYPTO_ALG_ASYNC;
+	KUNIT_EXPECT_EQ(test, minesp_test_output(test), -EINPROGRESS);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->mn.async), 0);
+	free_percpu(t->mn.stats);
+}
+
 static struct kunit_case minesp_output_cases[] = {
 	KUNIT_CASE(minesp_test_padlen),
+	KUNIT_CASE(minesp_test_async),
 	{}
 };
 
