@@ -134,7 +134,11 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 		skb->mark = xfrm_smark_get(skb->mark, x);
 	}
 
-	if (skb->len < hlen + 2 + crypto_aead_authsize(aead) ||
+	/* GRO is earlier than IP, which cuts off what Ethernet has padded. */
+	if ((xo && xo->flags & XFRM_GRO && x->props.family == AF_INET &&
+	     pskb_trim(skb, ntohs(ip_hdr(skb)->tot_len) +
+			    skb_network_offset(skb))) ||
+	    skb->len < hlen + 2 + crypto_aead_authsize(aead) ||
 	    !pskb_may_pull(skb, hlen)) {
 		minesp_stat_inc(minesp_sa(x)->mn, MINESP_IN_TRUNCATED);
 		return -EINVAL;

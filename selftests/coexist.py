@@ -13,6 +13,7 @@ import interop
 import lib
 import packets
 import pmtu
+import suites
 import xfrm
 
 SIZES = [*range(1, 9), 1400, 4000]
@@ -194,6 +195,17 @@ def any_order(seed):
                         h.ip("xfrm policy flush\nxfrm state flush")
 
 
+def padded_frames():
+    """Dummies of all lengths that do not fill a frame of Ethernet."""
+    suite = suites.Halves("ecb(cipher_null)", 0, "xcbc(aes)")
+    with packets.meet(suites.Peer, "transport", 4, 4, suite) as p:
+        before = p.counters()
+        for n in range(6):
+            p.send(p.frame(p.esp(random.randbytes(n), packets.DUMMY)))
+        p.counts(before, InDummies=6)
+        p.still_works()
+
+
 def offload_loaded(peer, mode, inner, outer):
     """esp4_offload and esp6_offload would like to take our SAs for theirs: in
     software when sending, in GRO when receiving."""
@@ -205,6 +217,8 @@ def offload_loaded(peer, mode, inner, outer):
             if peer == "minimal":
                 packets.dummy(mode, inner, outer)
                 packets.replay(32)
+            if (peer, outer) == ("minimal", 4):
+                padded_frames()
         finally:
             lib.GRO = False
 

@@ -93,7 +93,9 @@ class Peer:
         return packet / Raw(esp)
 
     def send(self, packet):
-        self.wire.send(bytes(Ether(src=self.b.mac, dst=self.a.mac) / packet))
+        """As Ethernet does: short frames are padded."""
+        self.wire.send(bytes(Ether(src=self.b.mac, dst=self.a.mac) /
+                             packet).ljust(60, b"\0"))
 
     def deliver(self, esp, data, headers=()):
         """Sends ESP which has to arrive as data."""
