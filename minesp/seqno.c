@@ -314,9 +314,9 @@ int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 		minesp_seqno_wear(x, next);
 		err = -EOVERFLOW;
 	} else if (unlikely(next > ticks + s->ahead)) {
-		/* What is not sent does not wear the SA out. */
-		x->curlft.bytes -= skb->len;
-		x->curlft.packets--;
+		/* What is not sent does not wear the SA out. NEWAE may set both to 0. */
+		x->curlft.bytes -= min_t(u64, x->curlft.bytes, skb->len);
+		x->curlft.packets -= min_t(u64, x->curlft.packets, 1);
 		minesp_stat_inc(mn, MINESP_OUT_AHEAD);
 		err = -EBUSY;
 	} else {

@@ -228,6 +228,14 @@ static void minesp_test_ahead(struct kunit *test)
 	}
 	KUNIT_EXPECT_EQ(test, next_sn(t, &sn), -EBUSY);
 	KUNIT_EXPECT_EQ(test, t->x.curlft.packets, s->ahead + 2);
+
+	/* XFRM_MSG_NEWAE has set them to 0 since the core counted the packet. */
+	t->x.curlft.packets = 0;
+	t->x.curlft.bytes = 0;
+	t->skb.len = 100;
+	KUNIT_EXPECT_EQ(test, minesp_seqno_next(&t->x, &t->skb, &sn), -EBUSY);
+	KUNIT_EXPECT_EQ(test, t->x.curlft.packets, 0);
+	KUNIT_EXPECT_EQ(test, t->x.curlft.bytes, 0);
 }
 
 /*
