@@ -170,7 +170,7 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 		      struct netlink_ext_ack *extack)
 {
 	/* The copy of an SA that migrates stays what it was, see minesp_choose(). */
-	bool copy = x->km.state == XFRM_STATE_VALID;
+	bool copy = x->km.state != XFRM_STATE_VOID;
 	u32 flags = x->props.extra_flags;
 	struct minesp_net *mn = sa->mn;
 	struct minesp_seqno *s;

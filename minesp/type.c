@@ -75,11 +75,12 @@ static int minesp_choose(struct xfrm_state *x, struct netlink_ext_ack *extack)
 	bool minimal = !(flags & MINESP_XFLAG_STOCK);
 
 	/*
-	 * An SA that is valid already is the copy that migration makes of one;
-	 * a minimal one has its bit. The others stay stock.
+	 * An SA that is more than void already is the copy that migration makes
+	 * of one, which may have expired just now; a minimal one has its bit. The
+	 * others stay stock.
 	 */
 	if (!(flags & (MINESP_XFLAG_MINIMAL | MINESP_XFLAG_STOCK)))
-		minimal = x->km.state != XFRM_STATE_VALID &&
+		minimal = x->km.state == XFRM_STATE_VOID &&
 			  READ_ONCE(minesp_net(xs_net(x))->enabled);
 
 	if (!minimal && flags & ~MINESP_XFLAG_STOCK)

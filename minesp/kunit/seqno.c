@@ -369,6 +369,26 @@ static void minesp_test_timer(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, t->x.km.state, XFRM_STATE_EXPIRED);
 }
 
+/* The copy of an SA that migrates, which may be in its last moments, or past them. */
+static void minesp_test_copy(struct kunit *test)
+{
+	static const u8 states[] = {
+		XFRM_STATE_VALID, XFRM_STATE_EXPIRED, XFRM_STATE_DEAD
+	};
+	struct minesp_seqno_test *t = test->priv;
+	u32 flags = MINESP_XFLAG_IMPLICIT_IV | MINESP_XFLAG_NEW_KEY;
+	int i;
+
+	t->x.props.extra_flags = flags;
+	for (i = 0; i < ARRAY_SIZE(states); i++) {
+		t->x.km.state = states[i];
+		KUNIT_EXPECT_EQ(test, minesp_seqno_init(&t->sa, &t->x, NULL), -EOPNOTSUPP);
+	}
+	t->x.km.state = XFRM_STATE_VOID;
+	KUNIT_EXPECT_EQ(test, minesp_seqno_init(&t->sa, &t->x, NULL), 0);
+	KUNIT_EXPECT_EQ(test, t->x.props.extra_flags, flags);
+}
+
 /* As the user sees it: when the SN's tick began and ended, and what is allowed. */
 static bool fresh(const struct minesp_seqno *s, u64 sn, u64 now)
 {
@@ -438,6 +458,7 @@ static struct kunit_case minesp_seqno_cases[] = {
 	KUNIT_CASE(minesp_test_unique),
 	KUNIT_CASE(minesp_test_end),
 	KUNIT_CASE(minesp_test_timer),
+	KUNIT_CASE(minesp_test_copy),
 	KUNIT_CASE(minesp_test_fresh),
 	{}
 };
