@@ -16,7 +16,6 @@ import time
 import interop
 import lib
 import packets
-import sad
 
 CLOCK = lib.XFLAG_CLOCK
 ESP = 14 + 20   # where it is in a frame
@@ -110,7 +109,7 @@ def follows():
             lib.equal(p.oseq(), sn, "oseq")
             if not i:
                 lib.wait_for("the clock", lambda: p.ticks(now()) > sn)
-        said = sad.listed(p.a)[lib.SPI["b"]]
+        said = p.a.listed()[lib.SPI["b"]]
         lib.equal((said["SN"], said["last-sent"]), ("clock", str(sn)),
                   "/proc/net/minesp")
         lib.equal(p.a.errors(), {}, "errors")
@@ -427,7 +426,7 @@ def chosen():
                                    (1, lib.XFLAG_COUNTER, False)):
             p.a.settings(sn_mode=mode)
             p.a.sas("transport", 4, 4, words)
-            lib.equal(sad.listed(p.a)[lib.SPI["b"]]["SN"],
+            lib.equal(p.a.listed()[lib.SPI["b"]]["SN"],
                       "clock" if clock else "counter", f"{mode} {words}")
             lib.wait_for("a token", p.send)
             lib.equal(p.recorded()[-1][0] == 1, not clock, "SN 1")

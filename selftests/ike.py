@@ -15,7 +15,6 @@ import time
 
 import interop
 import lib
-import sad
 
 DAEMON = "charon-systemd"
 REKEYS = 4
@@ -214,7 +213,7 @@ def negotiated(ikes, peer, algorithms):
     for i in ikes:
         wanted = set(sas) if peer == "minimal" or i.host.name == "a" else set()
         lib.wait_for(f"minimal SAs of {i.host.name}: {wanted}",
-                     lambda: sad.listed(i.host).keys() == wanted)
+                     lambda: i.host.listed().keys() == wanted)
 
 
 def suite(ikes, peer, mode, inner, outer, proposal, algorithms):

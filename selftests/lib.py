@@ -253,6 +253,12 @@ class Host:
         return {k: v for k, v in both.items()
                 if v and k not in NO_ERRORS}
 
+    def listed(self):
+        """Its minimal SAs, /proc/net/minesp as {SPI: {heading: field}}."""
+        with self.inside(), open("/proc/thread-self/net/minesp") as f:
+            heading, *lines = map(str.split, f)
+        return {int(line[0], 16): dict(zip(heading, line)) for line in lines}
+
     def address(self, family, kind="outer"):
         return ADDRESSES[kind, family][self.name]
 

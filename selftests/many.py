@@ -11,7 +11,6 @@ import time
 
 import lib
 import packets
-import sad
 
 SAS = int(os.environ.get("MINESP_SAS", 2000))
 FEW, BATCH = 100, 1000
@@ -76,7 +75,7 @@ def empty(p):
     """The socket of the peer may keep one of its own, in its cached route."""
     p.a.ip("xfrm state flush")
     lib.wait_for("all SAs are gone", lambda: max(
-        sad.listed(p.a), default=0) < FIRST << 8, 300)
+        p.a.listed(), default=0) < FIRST << 8, 300)
 
 
 def many():

@@ -11,7 +11,6 @@ import time
 
 import lib
 import refuse
-import sad
 
 AF_KEY, PF_KEY_V2 = 15, 2
 SADB_ADD, SADB_SATYPE_ESP, SADB_SASTATE_MATURE = 3, 3, 1
@@ -63,7 +62,7 @@ def taken():
     with refuse.spares() as a:
         for spi, (auth, enc) in enumerate(itertools.product(
                 AUTHS.values(), ENCS.values()), 0x1000):
-            lib.equal((add(a, spi, auth, enc), spi in sad.listed(a)), (0, True),
+            lib.equal((add(a, spi, auth, enc), spi in a.listed()), (0, True),
                       f"errno, and minimal: {auth, enc}")
 
 
@@ -78,7 +77,7 @@ def refused():
                 f"taken: {auth, enc}")
             a.settings(enabled=0)
             lib.equal(add(a, spi, auth, enc), 0, f"errno, stock: {auth, enc}")
-        lib.equal(sad.listed(a), {}, "minimal SAs")
+        lib.equal(a.listed(), {}, "minimal SAs")
 
 
 def ends():
@@ -87,8 +86,8 @@ def ends():
         a.settings(sn_mode=1, sn_tick_us=1,
                    sn_epoch=int(time.time()) - (2 ** 32 // 10 ** 6 - 3))
         lib.equal(add(a, 0x1000, AUTHS["xcbc(aes)"], ENCS["cbc(aes)"]), 0, "errno")
-        lib.equal(sad.listed(a)[0x1000]["SN"], "clock", "SN")
-        lib.wait_for("the end of the SA", lambda: not sad.listed(a))
+        lib.equal(a.listed()[0x1000]["SN"], "clock", "SN")
+        lib.wait_for("the end of the SA", lambda: not a.listed())
 
 
 def cases():

@@ -22,16 +22,8 @@ RACE_SECONDS = 20
 PORT = 5001
 
 
-def listed(host):
-    """/proc/net/minesp as {SPI: {heading: field}}."""
-    with host.inside():
-        with open("/proc/thread-self/net/minesp") as f:
-            heading, *lines = map(str.split, f)
-    return {int(line[0], 16): dict(zip(heading, line)) for line in lines}
-
-
 def is_direct(host, spi):
-    return listed(host)[spi]["direct"] == "yes"
+    return host.listed()[spi]["direct"] == "yes"
 
 
 def direct(mode, inner, outer, words=""):
@@ -49,7 +41,7 @@ def direct(mode, inner, outer, words=""):
             lib.equal((is_direct(h, lib.SPI[h.name]),
                        is_direct(h, lib.SPI[h.peer])), (True, False),
                       "direct: in, out")
-            sas = listed(h)
+            sas = h.listed()
             lib.equal(sas[lib.SPI[h.peer]]["last-sent"],
                       str(stats["OutPackets"]), "last SN sent")
             lib.equal(sas[lib.SPI[h.name]]["last-rcvd"],
@@ -92,7 +84,7 @@ def collision():
                   "direct")
         p.a.ip(f"xfrm state delete src {p.b.address(4)} dst {p.a.address(4)} "
                f"proto esp spi {one:#x}")
-        lib.wait_for("the slot is free", lambda: one not in listed(p.a))
+        lib.wait_for("the slot is free", lambda: one not in p.a.listed())
         lib.equal([way(p, two) for _ in range(2)], ["lookup", "direct"], "ways")
 
 
@@ -298,7 +290,7 @@ def rekey():
             """Ends when the host has the SA of this SPI."""
             ips[host].stdin.write(lines)
             ips[host].stdin.flush()
-            lib.wait_for(f"SPI {spi:#x}", lambda: spi in listed(host))
+            lib.wait_for(f"SPI {spi:#x}", lambda: spi in host.listed())
 
         sink = b.socket(socket.AF_INET, socket.SOCK_DGRAM, timeout=1)
         sink.setsockopt(socket.SOL_SOCKET, lib.SO_RCVBUFFORCE, 1 << 24)
@@ -341,7 +333,7 @@ def rekey():
                 ips[a].stdin.flush()
                 # In use; then all that the old SA has carried has arrived.
                 lib.wait_for("traffic on the new SA",
-                             lambda: int(listed(a)[spi]["last-sent"]))
+                             lambda: int(a.listed()[spi]["last-sent"]))
                 mark = sent[0]
                 lib.wait_for("arrivals", lambda: len(got) > mark)
                 if n % 50 == 0:
@@ -398,7 +390,7 @@ def race():
 
         def look(rand, _):
             p.a.sysctl("net.minesp.sad_slots", 1 << rand.randint(1, 12))
-            listed(p.a)
+            p.a.listed()
 
         def work(function, seed):
             rand, netlink = random.Random(seed), xfrm.Xfrm(p.a)
@@ -461,7 +453,7 @@ def migrating():
         finally:
             stop.set()
             thread.join()
-        lib.wait_for("one SA is left", lambda: len(listed(p.a)) == 2)
+        lib.wait_for("one SA is left", lambda: len(p.a.listed()) == 2)
         stats = p.a.stats()
         assert stats["InDirect"] > 100, stats
         lib.equal(stats["InPackets"], 121, "InPackets")

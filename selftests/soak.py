@@ -31,7 +31,6 @@ import clock
 import coexist
 import lib
 import newsa
-import sad
 import suites
 import teardown
 import xfrm
@@ -307,7 +306,7 @@ class Pair:
         elif what == 5:
             h.sysctl("net.minesp.sad_slots", 1 << self.rand.randint(1, 14))
         elif what == 6:
-            sad.listed(h)
+            h.listed()
             h.errors()
         else:
             said = lib.sh("rmmod minesp esp4 esp6 2>&1", check=False)
