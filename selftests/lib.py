@@ -8,6 +8,7 @@ outer header on their end of the wire, and one for the inner header on lo.
 import contextlib
 import ctypes
 import importlib.util
+import itertools
 import multiprocessing
 import os
 import pathlib
@@ -179,14 +180,14 @@ CLONE_NEWNET = 0x40000000
 
 
 class Host:
-    """A network namespace. name: "a" or "b"."""
+    """A network namespace; namespaces() makes them. name: "a" or "b"."""
+    numbers = itertools.count()
 
     def __init__(self, name):
         self.name = name
         self.peer = "b" if name == "a" else "a"
-        self.ns = f"minesp-{name}-{os.getpid()}"
+        self.ns = f"minesp-{name}-{os.getpid()}-{next(self.numbers)}"
         self.mac = f"02:00:00:00:00:0{name}"
-        sh(f"ip netns add {self.ns}")
 
     def delete(self):
         sh(f"ip netns del {self.ns}", check=False)
@@ -295,13 +296,27 @@ GRO = False
 
 
 @contextlib.contextmanager
+def namespaces(names, link=lambda *hosts: ""):
+    """Hosts with these names. link: makes one more line for ip(8) of them."""
+    made = [Host(name) for name in names]
+    try:
+        # One call, since starting a program takes long in an emulated machine.
+        sh("ip -batch -", stdin="\n".join([*(f"netns add {h.ns}" for h in made),
+                                           link(*made)]))
+        yield made
+    finally:
+        sh("ip -force -batch -", False, "\n".join(f"netns del {h.ns}" for h in made))
+
+
+@contextlib.contextmanager
 def hosts(mtu=1500):
     """Two hosts with a wire between them. Nothing is on it but what the tests
     send."""
-    a, b = Host("a"), Host("b")
-    try:
-        a.ip(f"link add veth0 address {a.mac} mtu {mtu} type veth "
-             f"peer name veth0 address {b.mac} mtu {mtu} netns {b.ns}")
+    def wire(a, b):
+        return (f"link add veth0 address {a.mac} mtu {mtu} netns {a.ns} type veth "
+                f"peer name veth0 address {b.mac} mtu {mtu} netns {b.ns}")
+
+    with namespaces("ab", wire) as (a, b):
         for h, peer in ((a, b), (b, a)):
             for name, value in (("accept_ra", 0), ("router_solicitations", 0),
                                 ("accept_dad", 0), ("addr_gen_mode", 1)):
@@ -323,9 +338,6 @@ def hosts(mtu=1500):
             if GRO:
                 h.sh("ethtool -K veth0 gro on")
         yield a, b
-    finally:
-        a.delete()
-        b.delete()
 
 
 def families(address):

@@ -27,8 +27,7 @@ PORT = 6000
 @contextlib.contextmanager
 def path():
     """Host a, a router, host b, with the narrow link before b."""
-    a, b, r = (lib.Host(name) for name in "abr")
-    try:
+    with lib.namespaces("abr") as (a, b, r):
         r.sysctl("net.ipv4.ip_forward", 1)
         r.sysctl("net.ipv6.conf.all.forwarding", 1)
         for h, mtu in (a, 1500), (b, NARROW):
@@ -58,9 +57,6 @@ def path():
                 route add {lib.ADDRESSES[kind, 6][h.peer]} via fe80::1 dev veth0 src {h.address(6, kind)}
             """)
         yield a, b
-    finally:
-        for h in (a, b, r):
-            h.delete()
 
 
 def found(mode, inner, outer, words, suite=lib.SUITE):

@@ -36,11 +36,8 @@ def spares():
 
     load_offloads()
     before = held()
-    host = lib.Host("a")
-    try:
+    with lib.namespaces("a") as [host]:
         yield host
-    finally:
-        host.delete()
     try:
         lib.wait_for("the modules are released", lambda: held() == before)
     except AssertionError:

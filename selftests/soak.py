@@ -403,8 +403,7 @@ def visitors(rand, path, end):
 def passing(rand, end):
     """An SA now and then, whatever is loaded: minimal or stock, or refused while
     neither can be had."""
-    host = lib.Host("a")
-    try:
+    with lib.namespaces("a") as [host]:
         sock = xfrm.Xfrm(host)
         src, dst = host.address(4), lib.ADDRESSES["outer", 4]["b"]
         while time.monotonic() < end:
@@ -413,8 +412,6 @@ def passing(rand, end):
             time.sleep(rand.uniform(0, 0.1))
             sock.delete(dst, 0x1000)
             time.sleep(rand.uniform(0, 0.5))
-    finally:
-        host.delete()
 
 
 def soak():
