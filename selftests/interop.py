@@ -75,6 +75,8 @@ def tcp(source, sink, family, kind):
     sock.connect(listener.getsockname()[:2])
     data = random.Random(2).randbytes(TCP_BYTES)
     sock.sendall(data)
+    sock.shutdown(socket.SHUT_WR)
+    lib.equal(sock.recv(1), b"", "what comes back")     # or segments come later
     sock.close()
     receiver.join(lib.TIMEOUT)
     listener.close()
