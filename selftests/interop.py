@@ -53,7 +53,7 @@ def udp(a, b, family, kind, sizes):
     at_b.close()
 
 
-def tcp(source, sink, family, kind):
+def tcp(source, sink, family, kind, size=TCP_BYTES):
     """A stream from source to sink; the same sum at both ends."""
     listener = sink.socket(lib.families(sink.address(family)),
                            socket.SOCK_STREAM)
@@ -73,7 +73,7 @@ def tcp(source, sink, family, kind):
     sock = source.socket(listener.family, socket.SOCK_STREAM)
     sock.bind((source.address(family, kind), 0))
     sock.connect(listener.getsockname()[:2])
-    data = random.Random(2).randbytes(TCP_BYTES)
+    data = random.Random(2).randbytes(size)
     sock.sendall(data)
     sock.shutdown(socket.SHUT_WR)
     lib.equal(sock.recv(1), b"", "what comes back")     # or segments come later
@@ -87,14 +87,15 @@ def ping(a, b, family, kind):
     a.sh(f"ping -q -c 3 -i 0.05 -W {lib.TIMEOUT} {b.address(family, kind)}")
 
 
-def went_as_esp(a, b, peer, n):
+def went_as_esp(a, b, peer, n, before=None):
     """n packets each way, by way of minesp on the one side and, for a stock
-    peer, not on the other."""
+    peer, not on the other. before: {host: its stats() before these packets}"""
     for h in (a, b):
-        packets = h.stats()
+        now = h.stats()
         minimal = h is a or peer == "minimal"
-        lib.equal(packets["InPackets"] >= n, minimal, "minesp in")
-        lib.equal(packets["OutPackets"] >= n, minimal, "minesp out")
+        for name in "InPackets", "OutPackets":
+            came = now[name] - (before[h][name] if before else 0)
+            lib.equal(came >= n, minimal, f"minesp {name}")
 
 
 def talk(peer, mode, inner, outer, sizes, words="", suite=lib.SUITE, window=1024,

@@ -7,6 +7,7 @@ outer header on their end of the wire, and one for the inner header on lo.
 """
 import contextlib
 import ctypes
+import functools
 import importlib.util
 import itertools
 import multiprocessing
@@ -64,6 +65,9 @@ NO_ERRORS = {"InPackets", "OutPackets", "InDummies", "InDirect", "InLookup"}
 # itself is several times slower.
 TIMEOUT = 100 if (os.path.exists("/proc/lockdep") or
                   os.uname().release.endswith("-races")) else 20
+
+# From when on no test begins, in seconds since 1970
+END = float(os.environ.get("MINESP_END", "inf"))
 
 
 class Skip(Exception):
@@ -140,14 +144,21 @@ def loaded(module):
     return os.path.isdir(f"/sys/module/{module}")
 
 
+@functools.cache
+def needs(ko):
+    """The modules that it depends on."""
+    return list(filter(None, sh(f"modinfo -F depends {ko}").strip().split(",")))
+
+
 def load(parameters=""):
     ko = os.environ.get("MINESP_KO")
     if not ko:
         sh(f"modprobe minesp {parameters}")
         return
     # insmod does not see to that.
-    for module in filter(None, sh(f"modinfo -F depends {ko}").strip().split(",")):
-        sh(f"modprobe {module}")
+    missing = [m for m in needs(ko) if not loaded(m)]
+    if missing:
+        sh(f"modprobe -a {' '.join(missing)}")
     sh(f"insmod {ko} {parameters}")
 
 
@@ -351,12 +362,20 @@ def readable(sock, seconds):
 
 # Verdicts
 
-def run(cases, needs=(), imports=()):
+_kept = contextlib.ExitStack()
+
+
+def keep(context):
+    """Enters a context, which is left when all cases have been run."""
+    return _kept.enter_context(context)
+
+
+def run(cases, needs=(), imports=(), always=False):
     """Runs (name, function) after (name, function); exits as kselftest wants.
     A case fails by raising, and is skipped by raising Skip; all are if what yields
     them does so. With words on the command line only cases with all of them in
     their names are run. needs, imports: programs and Python modules without which
-    all are skipped."""
+    all are skipped. always: also after END."""
     ksft.print_header()
     missing = [c for c in needs if not shutil.which(c)]
     missing += [m for m in imports if not importlib.util.find_spec(m)]
@@ -372,15 +391,18 @@ def run(cases, needs=(), imports=()):
     ksft.set_plan(len(cases))
     if not cases:
         ksft.exit_fail()
-    for name, function in cases:
-        try:
-            function()
-            ksft.test_result_pass(name)
-        except Skip as e:
-            ksft.test_result_skip(f"{name} ({e})")
-        except Exception:
-            ksft.test_result_fail(name)
-            for line in traceback.format_exc().splitlines():
-                ksft.print_msg(line[:500])
-        sys.stdout.flush()
+    with _kept:
+        for name, function in cases:
+            try:
+                if time.time() > END and not always:
+                    raise Skip("there is no time left")
+                function()
+                ksft.test_result_pass(name)
+            except Skip as e:
+                ksft.test_result_skip(f"{name} ({e})")
+            except Exception:
+                ksft.test_result_fail(name)
+                for line in traceback.format_exc().splitlines():
+                    ksft.print_msg(line[:500])
+            sys.stdout.flush()
     ksft.finished()

@@ -5,7 +5,7 @@ kernel's own ESP says what the kernel takes; of that minesp takes what its
 documentation says, no more and no less, and nothing is left of a request that
 was refused.
 
-MINESP_REQUESTS: how many (1500). MINESP_SEED: what they are made from."""
+MINESP_REQUESTS: how many (800). MINESP_SEED: what they are made from."""
 import os
 import random
 import socket
@@ -15,7 +15,7 @@ import lib
 import refuse
 import xfrm
 
-COUNT = int(os.environ.get("MINESP_REQUESTS", 1500))
+COUNT = int(os.environ.get("MINESP_REQUESTS", 800))
 SEED = int(os.environ.get("MINESP_SEED", random.randrange(2 ** 32)))
 
 MINIMAL, STOCK, CLOCK, COUNTER, FRESH, ANY_AGE, IMPLICIT, NEW_KEY = (

@@ -84,7 +84,7 @@ def ends():
     """SNs from the clock, 2^32 of a microsecond since the epoch."""
     with refuse.spares() as a:
         a.settings(sn_mode=1, sn_tick_us=1,
-                   sn_epoch=int(time.time()) - (2 ** 32 // 10 ** 6 - 3))
+                   sn_epoch=int(time.time()) - (2 ** 32 // 10 ** 6 - 8))
         lib.equal(add(a, 0x1000, AUTHS["xcbc(aes)"], ENCS["cbc(aes)"]), 0, "errno")
         lib.equal(a.listed()[0x1000]["SN"], "clock", "SN")
         lib.wait_for("the end of the SA", lambda: not a.listed())

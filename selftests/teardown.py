@@ -10,7 +10,7 @@ import time
 import crypto
 import lib
 
-ROUNDS = 5
+ROUNDS = 3
 
 
 @contextlib.contextmanager

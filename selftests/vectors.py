@@ -6,6 +6,7 @@ draft-mcgrew-gcm-test-01, RFC 3602 section 4, RFC 3686 section 6, RFC 4868 secti
 
 None of them can be sent: those with an IV have an SN beside it from which minesp
 makes another one, and the others are no packets."""
+import functools
 import hmac
 import socket
 
@@ -15,29 +16,34 @@ import packets
 A, B = (lib.ADDRESSES["outer", 4][h] for h in "ab")
 
 
+@functools.cache
+def peer():
+    return lib.keep(packets.peer())
+
+
 def take(words, esp, payload, nh, seq_hi=None):
     """An SA gets the packet, and a socket for the protocol the payload."""
     if seq_hi is not None:
         words += f" flag esn replay-seq-hi {seq_hi}"
     sa = (f"xfrm state add src {B} dst {A} proto esp spi 0x{esp[:4].hex()} "
           f"mode transport replay-window 32 {words}")
-    with packets.peer() as p:
-        p.a.ip(f"xfrm state flush\nxfrm policy flush\n{sa}")
-        before = p.counters()
-        if nh is None:
-            # The ICV was right, and what is in it is no packet.
+    p = peer()
+    p.a.ip(f"xfrm state flush\nxfrm policy flush\n{sa}")
+    before = p.counters()
+    if nh is None:
+        # The ICV was right, and what is in it is no packet.
+        p.send(p.frame(esp))
+        p.counts(before, InPadLength=1, XfrmInStateProtoError=1)
+    else:
+        with p.a.socket(socket.AF_INET, socket.SOCK_RAW, nh) as sock:
             p.send(p.frame(esp))
-            p.counts(before, InPadLength=1, XfrmInStateProtoError=1)
-        else:
-            with p.a.socket(socket.AF_INET, socket.SOCK_RAW, nh) as sock:
-                p.send(p.frame(esp))
-                got = sock.recv(1 << 16)
-            lib.equal(got[(got[0] & 15) * 4:], payload, "payload")
-        # The right ICV was no accident.
-        before = p.counters()
-        p.a.ip(f"xfrm state flush\n{sa}")
-        p.send(p.frame(packets.spoilt(esp)))
-        p.counts(before, InIcvWrong=1, XfrmInStateProtoError=1)
+            got = sock.recv(1 << 16)
+        lib.equal(got[(got[0] & 15) * 4:], payload, "payload")
+    # The right ICV was no accident.
+    before = p.counters()
+    p.a.ip(f"xfrm state flush\n{sa}")
+    p.send(p.frame(packets.spoilt(esp)))
+    p.counts(before, InIcvWrong=1, XfrmInStateProtoError=1)
 
 
 def aead(name, algorithm, key, icv, head, iv, plain, sealed):
