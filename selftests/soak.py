@@ -125,7 +125,7 @@ class Connection:
             sock.setsockopt(socket.SOL_SOCKET, lib.SO_RCVBUFFORCE, 1 << 22)
             sock.bind((address, PORT + n))
             self.socks.append(sock)
-        self.tried, self.since = [0, 0], [0, 0]
+        self.sends, self.tried, self.since = True, [0, 0], [0, 0]
         self.sent, self.got = [set(), set()], [set(), set()]
 
     def stock(self):
@@ -161,12 +161,13 @@ class Connection:
 
     def traffic(self):
         for d in 0, 1:
-            i = self.tried[d]
-            self.tried[d] += 1
-            with contextlib.suppress(OSError):      # no SA
-                self.socks[d].sendto(self.data(d, i), (self.inner[1 - d],
-                                                       PORT + self.n))
-                self.sent[d].add(i)
+            if self.sends:
+                i = self.tried[d]
+                self.tried[d] += 1
+                with contextlib.suppress(OSError):      # no SA
+                    self.socks[d].sendto(self.data(d, i), (self.inner[1 - d],
+                                                           PORT + self.n))
+                    self.sent[d].add(i)
             with contextlib.suppress(BlockingIOError):
                 while True:
                     data = self.socks[1 - d].recv(1 << 16)
@@ -211,9 +212,10 @@ class Pair:
         self.failed, self.stop, self.rekeys = None, threading.Event(), 0
         for end, h in enumerate(hosts):
             # A fragment of what is lost in a tunnel keeps its SA, and so the
-            # module, for a minute.
-            h.sysctl("net.ipv4.ipfrag_time", 3)
-            h.sysctl("net.ipv6.ip6frag_time", 3)
+            # module, for this time; if the machine stalls for as long, a datagram
+            # is lost that should not be.
+            h.sysctl("net.ipv4.ipfrag_time", lib.TIMEOUT // 2)
+            h.sysctl("net.ipv6.ip6frag_time", lib.TIMEOUT // 2)
             self.grow(end)
             # ICMP about what was in a tunnel would quote it.
             self.ips[end]("".join([line for c in self.connections
@@ -271,6 +273,7 @@ class Pair:
             self.ips[end](c.sa("add", end, 0, c.generation) +
                           c.sa("add", end, 1, c.generation))
         c.forgive()
+        c.sends = True
 
     def delete(self, c):
         c.settle(self.check)
@@ -357,7 +360,9 @@ def pair(rand, path, quiet, calm):
                 while not (quiet.is_set() or calm.is_set()):
                     p.step()
                 p.works()
+                # Without traffic: a fragment that is left would keep minesp.
                 for c in p.others:
+                    c.sends = False
                     p.delete(c)
             lib.wait_for("minesp", lambda: not quiet.is_set() or calm.is_set(),
                          10 * lib.TIMEOUT)
