@@ -84,7 +84,8 @@ build()
 		rm -f "$dir"/minesp/{,kunit/}*.gcda
 		set -- "$@" GCOV_PROFILE=y MINESP_KUNIT=m
 	}
-	make -s -C "$kernel" M="$PWD/$dir" "${@:2}"
+	# Without 4 MB of what debuggers want, which every loading would read.
+	make -s -C "$kernel" M="$PWD/$dir" "${@:2}" && strip -g "$dir/minesp/minesp.ko"
 }
 
 # A line of KTAP. $1: the exit status
@@ -107,10 +108,11 @@ build_verdict()
 # Sums up files of KTAP, DIR/ktap-NAME, where the console of a virtual machine is
 # in DIR/console-NAME; but ktap-build is of no machine. Fails if any test did.
 #
-# The tests of a program are in its output, after "# ". A program that failed
-# without saying which test did is one more failure, one that could not be run
-# is one that was skipped, and one that is planned but has not ended (the
-# machine died) is a failure too.
+# The tests of a program are in its output, after "# "; one that failed says why in
+# the lines that follow, and they are shown again. A program that failed without
+# saying which test did is one more failure, one that could not be run is one that
+# was skipped, and one that is planned but has not ended (the machine died) is a
+# failure too.
 summary()
 {
 	awk '
@@ -122,7 +124,9 @@ summary()
 			   planned = programs = bad = seen = 0
 			   if (name !~ /build$/) planned = 1 }
 		/^1\.\.[0-9]/ { planned = substr($0, 4) + 0 }
-		/^(# )?not ok / && !/selftests: / { failed++; bad++; seen++; print "== " name ": " $0 }
+		/^(# )?(not )?ok |^# # Totals/ { telling = 0 }
+		telling && /^# # /
+		/^(# )?not ok / && !/selftests: / { failed++; bad++; seen++; telling = 1; print "== " name ": " $0 }
 		/^(# )?ok / && !/selftests: / { if (/# SKIP/) skipped++; else passed++; seen++ }
 		/^not ok .*selftests: / { programs++; if (!bad) { failed++; print "== " name ": " $0 } bad = seen = 0 }
 		/^ok .*selftests: / { programs++; if (!seen) skipped++; bad = seen = 0 }
