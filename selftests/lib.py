@@ -19,6 +19,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 
@@ -125,17 +126,32 @@ def equal(got, wanted, what):
 
 def process(function, *args):
     """Starts a process, which ends no later than this one."""
-    p = multiprocessing.get_context("fork").Process(target=function, args=args,
-                                                    daemon=True)
+    said = tempfile.TemporaryFile("w+")
+
+    def body():
+        try:
+            function(*args)
+        except Exception:
+            said.write(traceback.format_exc())
+            said.flush()
+            sys.exit(1)
+
+    p = multiprocessing.get_context("fork").Process(target=body, daemon=True)
+    p.said = said
     p.start()
     return p
 
 
 def ended(processes):
     """Waits until they have ended, and well."""
+    why = []
     for p in processes:
         p.join()
-    equal([p.exitcode for p in processes], [0] * len(processes), "exit codes")
+        p.said.seek(0)
+        if p.exitcode:
+            why.append(f"exit code {p.exitcode}: {p.said.read()}")
+        p.said.close()
+    assert not why, "\n".join(why)
 
 
 # The module. MINESP_KO names its file; without it modprobe looks for minesp.
