@@ -109,6 +109,15 @@ def wait_for(what, condition, seconds=TIMEOUT):
         time.sleep(0.05)
 
 
+@contextlib.contextmanager
+def breath(share=3):
+    """Afterwards sleeps so many times as long as this took: what goes on all the time
+    leaves the CPUs some for the rest, however slow they are."""
+    began = time.monotonic()
+    yield
+    time.sleep(max(0.001, share * (time.monotonic() - began)))
+
+
 def debugfs(name):
     """A path in debugfs."""
     top = pathlib.Path("/sys/kernel/debug")
@@ -419,6 +428,6 @@ def run(cases, needs=(), imports=(), always=False):
             except Exception:
                 ksft.test_result_fail(name)
                 for line in traceback.format_exc().splitlines():
-                    ksft.print_msg(line[:500])
+                    ksft.print_msg(line[:2000])
             sys.stdout.flush()
     ksft.finished()

@@ -9,7 +9,7 @@ What arrives was sent, and arrives once; nothing leaves but ESP; a packet is onl
 lost when its SA was deleted, and never on a connection of stock SAs, which outlive
 the module; afterwards all connections work, and nothing is left.
 
-MINESP_SOAK: for how many seconds (30). MINESP_SEED: decides who does what; not in
+MINESP_SOAK: for how many seconds (30), and until minesp was loaded anew once. MINESP_SEED: decides who does what; not in
 which order processes get to it. The case says what it was."""
 import contextlib
 import ctypes
@@ -18,6 +18,7 @@ import fcntl
 import itertools
 import multiprocessing
 import os
+import pathlib
 import random
 import re
 import socket
@@ -190,8 +191,14 @@ class Connection:
             lib.wait_for(f"all that was sent arrives, {self.name}",
                          lambda: not lost())
         except AssertionError as e:
-            raise AssertionError(f"{e}: (direction, number) {lost()}, errors "
-                                 f"{[h.errors() for h in self.hosts]}") from None
+            missing = lost()
+            raise AssertionError("\n".join((
+                f"{e}: {len(missing)} of {[u - s for u, s in zip(upto, self.since)]}",
+                f"(direction, number): {missing[:20]}",
+                *(f"{h.name}: {h.errors()}, {h.sh('nstat -as').split()}"
+                  for h in self.hosts),
+                *pathlib.Path("/proc/net/softnet_stat").read_text().splitlines(),
+            ))) from None
         self.forgive(upto)
 
     def forgive(self, upto=None):
@@ -199,6 +206,22 @@ class Connection:
         self.since = upto or [*self.tried]
         for d in 0, 1:
             self.sent[d] -= {i for i in self.sent[d].copy() if i < self.since[d]}
+
+
+def grow(host):
+    """xfrm may miss an SA while its table grows. So it does that now."""
+    spis = itertools.count(0x1000)
+
+    def grown():
+        host.ip("".join(
+            f"xfrm state add src 192.0.2.9 dst 192.0.2.9 proto esp "
+            f"spi {spi:#x} {lib.SUITE} {lib.XFLAG_STOCK}\n"
+            for spi in itertools.islice(spis, 16)))
+        said = lib.sh(f"ip -n {host.ns} -s xfrm state count")
+        return int(re.search(r"buckets count (\d+)", said)[1]) >= 64
+
+    lib.wait_for("a large table", grown)
+    host.ip("xfrm state flush")
 
 
 class Pair:
@@ -216,7 +239,6 @@ class Pair:
             # is lost that should not be.
             h.sysctl("net.ipv4.ipfrag_time", lib.TIMEOUT // 2)
             h.sysctl("net.ipv6.ip6frag_time", lib.TIMEOUT // 2)
-            self.grow(end)
             # ICMP about what was in a tunnel would quote it.
             self.ips[end]("".join([line for c in self.connections
                                    for line in c.policies(end)] + [
@@ -234,27 +256,12 @@ class Pair:
                                             for s in c.socks)):
             x.close()
 
-    def grow(self, end):
-        """xfrm may miss an SA while its table grows. So it does that now."""
-        spis = itertools.count(0x1000)
-
-        def grown():
-            self.ips[end]("".join(
-                f"xfrm state add src 192.0.2.9 dst 192.0.2.9 proto esp "
-                f"spi {spi:#x} {lib.SUITE} {lib.XFLAG_STOCK}\n"
-                for spi in itertools.islice(spis, 16)))
-            said = lib.sh(f"ip -n {self.hosts[end].ns} -s xfrm state count")
-            return int(re.search(r"buckets count (\d+)", said)[1]) >= 64
-
-        lib.wait_for("a large table", grown)
-        self.ips[end]("xfrm state flush")
-
     def send(self):
         try:
             while not self.stop.is_set():
-                for c in self.connections:
-                    c.traffic()
-                time.sleep(0.005)   # leaves the CPUs some time for the rest
+                with lib.breath(1):
+                    for c in self.connections:
+                        c.traffic()
         except Exception as e:
             self.failed = e
 
@@ -347,9 +354,8 @@ def locked(path, how):
         yield
 
 
-def pair(rand, path, quiet, calm):
+def pair(rand, hosts, path, quiet, calm, steps):
     with contextlib.ExitStack() as stack:
-        hosts = stack.enter_context(lib.hosts())
         with locked(path, fcntl.LOCK_SH):
             p = stack.enter_context(contextlib.closing(Pair(hosts, rand)))
         last = False
@@ -359,6 +365,8 @@ def pair(rand, path, quiet, calm):
                 p.begin()
                 while not (quiet.is_set() or calm.is_set()):
                     p.step()
+                    with steps.get_lock():
+                        steps.value += 1
                 p.works()
                 # Without traffic: a fragment that is left would keep minesp.
                 for c in p.others:
@@ -373,12 +381,12 @@ def pair(rand, path, quiet, calm):
             lib.equal(lib.sh(f"ip -n {h.ns} xfrm state"), "", "SAs that are left")
 
 
-def modules(rand, path, quiet, end):
-    """minesp is loaded anew now and then, others come and go all the time."""
-    n = 0
-    while time.monotonic() < end:
-        until = time.monotonic() + rand.uniform(2, 7)
-        while time.monotonic() < until:
+def modules(rand, path, quiet, calm, steps):
+    """minesp is loaded anew after some steps, others come and go all the time."""
+    n, end = 0, time.monotonic() + SECONDS
+    while time.monotonic() < end and not calm.is_set():
+        until = steps.value + rand.randint(10, 30)
+        while steps.value < until and not calm.is_set():
             lib.sh(f"{rand.choice(('modprobe -a', 'rmmod'))} "
                    f"{rand.choice(('xfrm_interface', *coexist.OFFLOADS))}",
                    check=False)
@@ -390,12 +398,12 @@ def modules(rand, path, quiet, end):
             lib.load()
             quiet.clear()
         n += 1
-    lib.ksft.print_msg(f"minesp was loaded {n} times")
+    lib.ksft.print_msg(f"minesp was loaded {n} times, {steps.value} steps")
 
 
-def visitors(rand, path, end):
+def visitors(rand, path, calm):
     """Namespaces that go away under traffic."""
-    while time.monotonic() < end:
+    while not calm.is_set():
         family = rand.choice((4, 6))
         with (lib.hosts() as hosts, locked(path, fcntl.LOCK_SH),
               teardown.flood(*hosts, family)):
@@ -405,13 +413,13 @@ def visitors(rand, path, end):
             rand.choice(hosts).delete()
 
 
-def passing(rand, end):
+def passing(rand, calm):
     """An SA now and then, whatever is loaded: minimal or stock, or refused while
     neither can be had."""
     with lib.namespaces("a") as [host]:
         sock = xfrm.Xfrm(host)
         src, dst = host.address(4), lib.ADDRESSES["outer", 4]["b"]
-        while time.monotonic() < end:
+        while not calm.is_set():
             err = sock.add(src, dst, 0x1000, rand.randbytes(20))
             assert err in (0, errno.EPROTONOSUPPORT), err
             time.sleep(rand.uniform(0, 0.1))
@@ -420,24 +428,33 @@ def passing(rand, end):
 
 
 def soak():
-    end = time.monotonic() + SECONDS
     context = multiprocessing.get_context("fork")
-    quiet, calm = context.Event(), context.Event()
-    seeds = (random.Random(f"{SEED} {n}") for n in range(9))
-    with coexist.restored(), tempfile.NamedTemporaryFile() as lock:
-        pairs = [lib.process(pair, next(seeds), lock.name, quiet, calm)
-                 for _ in range(PAIRS)]
-        others = [lib.process(modules, next(seeds), lock.name, quiet, end),
-                  lib.process(visitors, next(seeds), lock.name, end),
-                  lib.process(passing, next(seeds), end)]
-        for p in others:
-            p.join()
-        calm.set()
-        lib.ended(pairs + others)
+    quiet, calm, steps = context.Event(), context.Event(), context.Value("i")
+
+    def until_calm(function, *args):
+        """Ends when it is calm, and makes it calm when it ends."""
+        try:
+            function(*args)
+        finally:
+            calm.set()
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(coexist.restored())
+        path = stack.enter_context(tempfile.NamedTemporaryFile()).name
+        everything = [(modules, path, quiet, calm, steps),
+                      (visitors, path, calm), (passing, calm)]
+        for _ in range(PAIRS):
+            hosts = stack.enter_context(lib.hosts())
+            for h in hosts:
+                grow(h)
+            everything.append((pair, hosts, path, quiet, calm, steps))
+        lib.ended([lib.process(until_calm, function,
+                               random.Random(f"{SEED} {n}"), *args)
+                   for n, (function, *args) in enumerate(everything)])
         lib.unload()
         lib.equal(lib.loaded("minesp"), False, "minesp loaded")
 
 
 if __name__ == "__main__":
     lib.run([(f"{SECONDS} seconds, seed {SEED}", soak)],
-            needs=["ip", "stdbuf"], imports=["cryptography"])
+            needs=["ip", "nstat", "stdbuf"], imports=["cryptography"])

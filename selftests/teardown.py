@@ -24,9 +24,8 @@ def flood(a, b, family):
     def send(sock, to, seed):
         rand = random.Random(seed)
         while not stop.is_set():
-            with contextlib.suppress(OSError):
+            with lib.breath(), contextlib.suppress(OSError):
                 sock.sendto(bytes(rand.choice((1, 100, 1400, 5000))), (to, 9))
-            time.sleep(0.001)   # leaves the CPUs some time for the rest
 
     threads = [threading.Thread(target=send, args=(*s, i))
                for i, s in enumerate(socks)]
