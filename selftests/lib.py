@@ -110,12 +110,12 @@ def wait_for(what, condition, seconds=TIMEOUT):
 
 
 @contextlib.contextmanager
-def breath(share=3):
-    """Afterwards sleeps so many times as long as this took: what goes on all the time
+def breath():
+    """Afterwards sleeps three times as long as this took: what goes on all the time
     leaves the CPUs some for the rest, however slow they are."""
     began = time.monotonic()
     yield
-    time.sleep(max(0.001, share * (time.monotonic() - began)))
+    time.sleep(max(0.001, 3 * (time.monotonic() - began)))
 
 
 def debugfs(name):

@@ -259,7 +259,7 @@ class Pair:
     def send(self):
         try:
             while not self.stop.is_set():
-                with lib.breath(1):
+                with lib.breath():
                     for c in self.connections:
                         c.traffic()
         except Exception as e:
@@ -385,11 +385,12 @@ def modules(rand, path, quiet, calm, steps):
     """minesp is loaded anew after some steps, others come and go all the time."""
     n, end = 0, time.monotonic() + SECONDS
     while time.monotonic() < end and not calm.is_set():
-        until = steps.value + rand.randint(10, 30)
+        until = steps.value + rand.randint(5, 20)
         while steps.value < until and not calm.is_set():
-            lib.sh(f"{rand.choice(('modprobe -a', 'rmmod'))} "
-                   f"{rand.choice(('xfrm_interface', *coexist.OFFLOADS))}",
-                   check=False)
+            with lib.breath():
+                lib.sh(f"{rand.choice(('modprobe -a', 'rmmod'))} "
+                       f"{rand.choice(('xfrm_interface', *coexist.OFFLOADS))}",
+                       check=False)
         quiet.set()
         with locked(path, fcntl.LOCK_EX):
             lib.unload()
