@@ -101,6 +101,27 @@ static void minesp_input_done(crypto_completion_data_t *data, int err)
 	minesp_async_end(mn);
 }
 
+/*
+ * esp4_offload and esp6_offload take ESP wherever GRO finds it: before IP has cut off
+ * what Ethernet has padded, has asked whether the packet is for this host at all, and
+ * has come to what is in a tunnel. Headers that nobody has authenticated would pass for
+ * what was inside ESP, and packets that this host has sent could be sent back to be
+ * decrypted. So it goes back without its SA, and comes again by way of IP; with the
+ * mark that it was found by, as far as that is known.
+ */
+static int minesp_input_again(struct xfrm_state *x, struct sk_buff *skb)
+{
+	const struct xfrm_mark *set = &x->props.smark;
+	struct net_device *dev = skb->dev;
+
+	skb->mark = (skb->mark & ~set->m) | (x->mark.v & set->m);
+	__skb_push(skb, skb->data - skb_mac_header(skb) - skb->mac_len);
+	secpath_reset(skb);
+	netif_rx(skb);
+	dev_put(dev);	/* xfrm_input()'s reference */
+	return -EINPROGRESS;
+}
+
 /**
  * minesp_input - the xfrm_type's input: take a packet out of ESP
  * @x: the SA
@@ -123,22 +144,19 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 	struct sk_buff *trailer;
 	int err;
 
+	if (xo && xo->flags & XFRM_GRO)
+		return minesp_input_again(x, skb);
 	/*
-	 * What minesp_rcv_direct() told xfrm_input() has had its effect. GRO's
-	 * word, if it is GRO's, still has to. The SA's mark is set after the
-	 * look-up, as xfrm_input() does: SAs within this one are looked up by
-	 * the mark that the packet came with.
+	 * What minesp_rcv_direct() told xfrm_input() has had its effect. The SA's
+	 * mark is set after the look-up, as xfrm_input() does: SAs within this one
+	 * are looked up by the mark that the packet came with.
 	 */
-	if (xo && !xo->flags) {
+	if (xo) {
 		skb_sec_path(skb)->olen = 0;
 		skb->mark = xfrm_smark_get(skb->mark, x);
 	}
 
-	/* GRO is earlier than IP, which cuts off what Ethernet has padded. */
-	if ((xo && xo->flags & XFRM_GRO && x->props.family == AF_INET &&
-	     pskb_trim(skb, ntohs(ip_hdr(skb)->tot_len) +
-			    skb_network_offset(skb))) ||
-	    skb->len < hlen + 2 + crypto_aead_authsize(aead) ||
+	if (skb->len < hlen + 2 + crypto_aead_authsize(aead) ||
 	    !pskb_may_pull(skb, hlen)) {
 		minesp_stat_inc(minesp_sa(x)->mn, MINESP_IN_TRUNCATED);
 		return -EINVAL;

@@ -206,6 +206,24 @@ def padded_frames():
         p.still_works()
 
 
+def not_by_gro(family):
+    """GRO looks into tunnels, whose headers are no part of what the ICV covers, and at
+    packets that are not for this host, such as those it has sent. And the mark of an SA
+    is set after its look-up."""
+    with packets.meet(packets.Peer, "transport", family, family,
+                      words="mark 0 mask 0xff output-mark 1 mask 0xff") as p:
+        p.app.send(b"away")
+        away = p.capture()
+        # Where esp6_offload looks for an extension header before ESP, it finds one.
+        header = p.ip(4, "outer", proto=50) if family == 4 else packets.IPv6(
+            src="3200::1", dst=p.a.address(6), nh=50)
+        nh, payload = p.datagram(b"inside")
+        p.send(away)
+        p.send(p.frame(p.esp(payload, nh), [header]))
+        p.still_works()
+        lib.equal(p.a.stats()["InPackets"], 1, "InPackets")
+
+
 def offload_loaded(peer, mode, inner, outer):
     """esp4_offload and esp6_offload would like to take our SAs for theirs: in
     software when sending, in GRO when receiving."""
@@ -217,6 +235,7 @@ def offload_loaded(peer, mode, inner, outer):
             if peer == "minimal":
                 packets.dummy(mode, inner, outer)
                 packets.replay(32)
+                not_by_gro(outer)
             if (peer, outer) == ("minimal", 4):
                 padded_frames()
         finally:
