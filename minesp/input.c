@@ -13,27 +13,9 @@
 #include "minesp.h"
 
 /*
- * A dummy packet (RFC 4303 2.6) ends here, without a trace in any error
- * counter: the packet, and the device reference that xfrm_input() took around
- * our call, are ours to end once it hears -EINPROGRESS.
- *
- * Only xfrm_input() can enter an SN in the replay window, so a dummy does not
- * get there. Hence it must not count against the SA's lifetime either: whoever
- * replays one would wear the SA out. All they gain is another one discarded.
+ * The ICV has been checked: @err tells. Then, and only then, the trailer.
+ * -EINPROGRESS is for a dummy packet (RFC 4303 2.6), which is the caller's to free.
  */
-static int minesp_discard_dummy(struct xfrm_state *x, struct sk_buff *skb)
-{
-	minesp_stat_inc(minesp_sa(x)->mn, MINESP_IN_DUMMIES);
-	dev_put(skb->dev);
-	/*
-	 * With the secpath that holds x; and a little later, since xfrm_input()
-	 * of 6.1 still looks at skb->dev if an outer SA was asynchronous.
-	 */
-	dev_consume_skb_irq(skb);
-	return -EINPROGRESS;
-}
-
-/* The ICV has been checked: @err tells. Then, and only then, the trailer. */
 static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 {
 	struct crypto_aead *aead = x->data;
@@ -68,8 +50,21 @@ static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 	pskb_trim_unique(skb, skb->len - taillen);
 	__skb_pull(skb, hlen);
 
-	if (trailer[1] == IPPROTO_NONE)
-		return minesp_discard_dummy(x, skb);
+	/*
+	 * A dummy ends without a trace in any error counter: the packet, and the
+	 * device reference that xfrm_input() took around our call, are ours to end
+	 * once it hears -EINPROGRESS.
+	 *
+	 * Only xfrm_input() can enter an SN in the replay window, so a dummy does
+	 * not get there. Hence it must not count against the SA's lifetime either:
+	 * whoever replays one would wear the SA out. All they gain is another one
+	 * discarded.
+	 */
+	if (trailer[1] == IPPROTO_NONE) {
+		minesp_stat_inc(mn, MINESP_IN_DUMMIES);
+		dev_put(skb->dev);
+		return -EINPROGRESS;
+	}
 	/*
 	 * Hop-by-hop options cannot follow ESP. And without CONFIG_NETFILTER,
 	 * what we return goes back to IPv4, negated: 0 would mean that the packet
@@ -96,7 +91,9 @@ static void minesp_input_done(crypto_completion_data_t *data, int err)
 	struct minesp_net *mn = minesp_sa(x)->mn;
 
 	err = minesp_input_end(x, skb, err);
-	if (err != -EINPROGRESS)
+	if (err == -EINPROGRESS)
+		consume_skb(skb);	/* with the secpath that holds x */
+	else
 		xfrm_input_resume(skb, err);
 	minesp_async_end(mn);
 }
@@ -174,7 +171,17 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 		err = minesp_crypt(x, skb, err, XFRM_SKB_CB(skb)->seq.input.hi,
 				   minesp_input_done, false);
 	}
-	return err == -EINPROGRESS ? err : minesp_input_end(x, skb, err);
+	if (err == -EINPROGRESS)
+		return err;
+	err = minesp_input_end(x, skb, err);
+	if (err == -EINPROGRESS)
+		/*
+		 * With the secpath that holds x; and a little later, since
+		 * xfrm_input() of 6.1 still looks at skb->dev if an outer SA was
+		 * asynchronous.
+		 */
+		dev_consume_skb_irq(skb);
+	return err;
 }
 
 /*
