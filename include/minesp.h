@@ -50,7 +50,8 @@ struct minesp_mib {
 /**
  * struct minesp_net - what minesp keeps for one network namespace
  * @users: the namespace itself, and each minimal SA in it
- * @async: packets whose crypto is asynchronous and under way
+ * @async: 1 while the namespace lives, and packets whose crypto is asynchronous
+ *	   and under way
  * @stats: the counters of /proc/net/minesp_stat
  * @sysctl: the directory net.minesp
  * @enabled: net.minesp.enabled

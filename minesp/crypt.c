@@ -17,6 +17,8 @@ struct minesp_op {
 /**
  * minesp_async_end - the last that is done for a packet of asynchronous crypto
  * @mn: its namespace, which may be gone afterwards
+ *
+ * And the last that is done for a namespace: then none may begin any more.
  */
 void minesp_async_end(struct minesp_net *mn)
 {
@@ -97,8 +99,10 @@ int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb, int nfrags,
 	aead_request_set_ad(req, sg->length);
 	async = crypto_aead_alg(aead)->base.cra_flags & CRYPTO_ALG_ASYNC;
 	/* Now, as it may be over before the call returns. */
-	if (async)
-		atomic_inc(&mn->async);
+	if (async && unlikely(!atomic_inc_not_zero(&mn->async))) {
+		err = -ENETDOWN;
+		goto free;
+	}
 	if (encrypt) {
 		aead_request_set_crypt(req, sg, sg,
 				       textlen - crypto_aead_authsize(aead), iv);

@@ -50,6 +50,7 @@ static int __net_init minesp_net_init(struct net *net)
 	if (!mn)
 		return err;
 	refcount_set(&mn->users, 1);
+	atomic_set(&mn->async, 1);
 	/* The defaults; sysctl.c explains them. */
 	mn->enabled = enabled;
 	mn->sad_slots = 1024;
@@ -85,10 +86,12 @@ static void __net_exit minesp_net_exit(struct net *net)
 	minesp_sysctl_exit(mn);
 	minesp_stats_exit(net);
 	/*
-	 * Nobody sends or receives here any more. But a packet whose crypto is
-	 * under way needs the namespace to its end, for dst_ops, counters, hooks;
-	 * and unless it has a socket it holds none of that.
+	 * A packet whose crypto is under way needs the namespace to its end, for
+	 * dst_ops, counters, hooks; and unless it has a socket it holds none of
+	 * that. One that comes yet, from a policy's queue or from an SA of
+	 * another kind, is dropped.
 	 */
+	minesp_async_end(mn);
 	wait_var_event(&mn->async, !atomic_read(&mn->async));
 	minesp_net_put(mn);
 }

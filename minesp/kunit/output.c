@@ -74,10 +74,10 @@ static int minesp_test_output(struct kunit *test)
 	resumed = NULL;
 	err = minesp_output(&t->x, skb);
 	if (err == -EINPROGRESS) {
-		KUNIT_EXPECT_EQ(test, atomic_read(&t->mn.async), 1);
+		KUNIT_EXPECT_EQ(test, atomic_read(&t->mn.async), 2);
 		aead_request_complete(later, 0);
 		KUNIT_EXPECT_PTR_EQ(test, resumed, skb);
-		KUNIT_EXPECT_EQ(test, under_way, 1);
+		KUNIT_EXPECT_EQ(test, under_way, 2);
 	}
 	skb->_skb_refdst = 0;
 	kfree_skb(skb);
@@ -91,6 +91,7 @@ static void minesp_test_async(struct kunit *test)
 
 	KUNIT_ASSERT_NOT_NULL(test, t);
 	test->priv = t;
+	atomic_set(&t->mn.async, 1);
 	t->mn.stats = alloc_percpu(struct minesp_mib);
 	KUNIT_ASSERT_TRUE(test, t->mn.stats);
 	t->sa.mn = &t->mn;
@@ -104,10 +105,17 @@ static void minesp_test_async(struct kunit *test)
 	t->aead.authsize = 16;
 
 	KUNIT_EXPECT_EQ(test, minesp_test_output(test), 0);
-	KUNIT_EXPECT_EQ(test, atomic_read(&t->mn.async), 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->mn.async), 1);
 	t->alg.base.cra_flags = CRYPTO_ALG_ASYNC;
 	KUNIT_EXPECT_EQ(test, minesp_test_output(test), -EINPROGRESS);
+	KUNIT_EXPECT_EQ(test, atomic_read(&t->mn.async), 1);
+
+	/* The namespace has gone: none begins, and what needs no waiting goes on. */
+	minesp_async_end(&t->mn);
+	KUNIT_EXPECT_EQ(test, minesp_test_output(test), -ENETDOWN);
 	KUNIT_EXPECT_EQ(test, atomic_read(&t->mn.async), 0);
+	t->alg.base.cra_flags = 0;
+	KUNIT_EXPECT_EQ(test, minesp_test_output(test), 0);
 	free_percpu(t->mn.stats);
 }
 
