@@ -51,7 +51,8 @@ vm()
 }
 
 # Emulated, a kernel stumbles now and then before it has come to anything of ours; KASAN
-# and lockdep say nothing more in that machine. So it boots again.
+# and lockdep say nothing more in that machine. So it boots again. A COMMAND must not
+# end with 75, or it is run again as well.
 sound="dmesg | grep -qE 'BUG: |WARNING: ' && exit 75"
 for boot in 1 2 3; do
 	if [ $# = 0 ]; then
