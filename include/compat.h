@@ -7,8 +7,15 @@
 #define _MINESP_COMPAT_H
 
 #include <linux/crypto.h>
+#include <linux/hrtimer.h>
 #include <linux/version.h>
 #include <net/net_namespace.h>
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)
+#error "minesp needs Linux 6.1 or newer"
+#elif LINUX_VERSION_CODE >= KERNEL_VERSION(7, 4, 0)
+#define MINESP_UNTESTED
+#endif
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 3, 0)
 /* 6.3 hands a completion callback its data, not the request. */
@@ -25,6 +32,17 @@
 #define CTL_TABLE const struct ctl_table
 #else
 #define CTL_TABLE struct ctl_table
+#endif
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
+static inline void
+hrtimer_setup(struct hrtimer *timer,
+	      enum hrtimer_restart (*function)(struct hrtimer *),
+	      clockid_t clock, enum hrtimer_mode mode)
+{
+	hrtimer_init(timer, clock, mode);
+	timer->function = function;
+}
 #endif
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)

@@ -11,6 +11,10 @@
 
 #include "minesp.h"
 
+#ifdef MINESP_UNTESTED
+#pragma message "minesp has not been tested with a kernel as new as this one"
+#endif
+
 static bool enabled = true;
 module_param(enabled, bool, 0644);
 MODULE_PARM_DESC(enabled, "net.minesp.enabled of the namespaces made from now on (default: Y)");

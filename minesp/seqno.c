@@ -201,8 +201,8 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 		return -ENOMEM;
 	sa->seqno = s;
 	s->x = x;
-	hrtimer_init(&s->timer, CLOCK_REALTIME, HRTIMER_MODE_ABS_SOFT);
-	s->timer.function = minesp_seqno_timer;
+	hrtimer_setup(&s->timer, minesp_seqno_timer, CLOCK_REALTIME,
+		      HRTIMER_MODE_ABS_SOFT);
 	s->tick = (u64)READ_ONCE(mn->sn_tick_us) * NSEC_PER_USEC;
 	s->epoch = (u64)READ_ONCE(mn->sn_epoch) * NSEC_PER_SEC;
 	s->ahead = READ_ONCE(mn->sn_ahead);

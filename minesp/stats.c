@@ -7,7 +7,6 @@
  */
 #include <linux/proc_fs.h>
 #include <linux/seq_file.h>
-#include <net/ip.h>
 
 #include "minesp.h"
 
@@ -53,19 +52,22 @@ static const struct snmp_mib minesp_mib_list[] = {
 	SNMP_MIB_ITEM("OutCryptoError", MINESP_OUT_CRYPTO),
 	/* How often the clock had been set back since an SN was made before. */
 	SNMP_MIB_ITEM("ClockSetBack", MINESP_CLOCK_SET_BACK),
-	SNMP_MIB_SENTINEL
 };
 
 static int minesp_stats_show(struct seq_file *seq, void *v)
 {
-	unsigned long sums[__MINESP_STAT_MAX] = {};
-	struct net *net = seq->private;
-	int i;
+	struct minesp_net *mn = minesp_net(seq->private);
+	const struct snmp_mib *item;
+	unsigned long sum;
+	int i, cpu;
 
-	snmp_get_cpu_field_batch(sums, minesp_mib_list, minesp_net(net)->stats);
-	for (i = 0; minesp_mib_list[i].name; i++)
-		seq_printf(seq, "%-24s\t%lu\n", minesp_mib_list[i].name,
-			   sums[i]);
+	for (i = 0; i < ARRAY_SIZE(minesp_mib_list); i++) {
+		item = &minesp_mib_list[i];
+		sum = 0;
+		for_each_possible_cpu(cpu)
+			sum += per_cpu_ptr(mn->stats, cpu)->mibs[item->entry];
+		seq_printf(seq, "%-24s\t%lu\n", item->name, sum);
+	}
 	return 0;
 }
 
