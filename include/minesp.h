@@ -131,6 +131,7 @@ struct minesp_seqno {
 
 /**
  * struct minesp_sa - what minesp keeps for one minimal SA
+ * @geniv: where x->geniv points, see minesp_sa()
  * @mn: the SA's network namespace
  * @iv_key: what makes an IV of the SN, see minesp_iv_init()
  * @ivlen: bytes of IV in a packet
@@ -144,6 +145,7 @@ struct minesp_seqno {
  * then on.
  */
 struct minesp_sa {
+	char geniv;		/* an empty string */
 	struct minesp_net *mn;
 	siphash_key_t iv_key;
 	unsigned int ivlen;
@@ -155,14 +157,21 @@ struct minesp_sa {
 };
 
 /*
- * x->data has to be the crypto_aead: xfrm_state_mtu() takes it for one. The
- * offload handle is for whoever runs the SA, and the core leaves it alone as
- * long as x->xso.dev is NULL, which it is for every minimal SA.
+ * x->data has to be the crypto_aead: xfrm_state_mtu() takes it for one. So x->geniv
+ * leads to our own struct. The core hands it to esp4 and esp6, which put it around the
+ * name of the AEAD, and looks at it nowhere else. x->xso belongs to drivers, and
+ * x->mode_data is not there before 6.14.
  */
 static inline struct minesp_sa *minesp_sa(const struct xfrm_state *x)
 {
-	return (struct minesp_sa *)x->xso.offload_handle;
+	return container_of(x->geniv, struct minesp_sa, geniv);
 }
+
+/*
+ * km.state of an SA that is being added, until minesp_notify() makes it valid. The
+ * core has the name, but never uses it.
+ */
+#define MINESP_STATE_NEW	XFRM_STATE_ERROR
 
 /* type.c */
 int minesp_types_register(void);

@@ -126,11 +126,11 @@ static enum hrtimer_restart minesp_seqno_timer(struct hrtimer *timer)
 	state = x->km.state;
 	/* PF_KEY makes an SA valid first, and then adds it. */
 	if (state == XFRM_STATE_VALID && list_empty(&x->km.all))
-		state = XFRM_STATE_VOID;
+		state = MINESP_STATE_NEW;
 	if (state == XFRM_STATE_VALID)
 		minesp_seqno_wear(x, sn);
 	spin_unlock(&x->lock);
-	if (state == XFRM_STATE_VOID)	/* still being added */
+	if (state == XFRM_STATE_VOID || state == MINESP_STATE_NEW)
 		hrtimer_forward_now(timer, NSEC_PER_MSEC);
 	else if (state == XFRM_STATE_VALID && sn < s->end)
 		hrtimer_set_expires(timer, s->epoch +

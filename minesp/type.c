@@ -2,6 +2,18 @@
 /*
  * The ESP xfrm_type of both families: taking its slot and giving it back,
  * standing beside esp4 and esp6, an SA's birth and death.
+ *
+ * The slot of the xfrm_type_offload is left to esp4_offload and esp6_offload, and
+ * so are the stock SAs that use it. They would read our x->data as their own, so
+ * they never get to see a minimal SA: its x->type_offload is NULL from when it
+ * becomes valid. What it was given before init_state (up to 6.12), minesp_init_state()
+ * takes away. What it is given afterwards (7.3), minesp_notify() takes away, which the
+ * core calls when it has added the SA. In between the SA is not valid, and nobody
+ * uses it.
+ *
+ * Not having an xfrm_type_offload of our own in the slot is on purpose: the core hands
+ * every packet to the one that it finds in x->type_offload, and from there to the
+ * device it is plaintext behind an ESP header.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -98,34 +110,25 @@ static int minesp_init_minimal(struct xfrm_state *x,
 	struct minesp_sa *sa;
 	int err;
 
-	/*
-	 * esp4_offload and esp6_offload would read our x->data as their own,
-	 * and the core prefers them, even in software, whenever it finds them
-	 * here. Without them it refuses device offload in its own words.
-	 */
-	if (x->type_offload) {
-		module_put(x->type_offload->owner);
-		x->type_offload = NULL;
-	}
-
 	err = minesp_check(x, extack);
 	if (err)
 		return err;
 
-	aead = minesp_suite_init(x, extack);
-	if (IS_ERR(aead))
-		return PTR_ERR(aead);
-	x->data = aead;
-
 	sa = kzalloc(sizeof(*sa), GFP_KERNEL);
 	if (!sa)
 		return -ENOMEM;
+	aead = minesp_suite_init(x, extack);
+	if (IS_ERR(aead)) {
+		kfree(sa);
+		return PTR_ERR(aead);
+	}
+	x->data = aead;
+	x->geniv = &sa->geniv;
 	refcount_inc(&mn->users);
 	sa->mn = mn;
 	sa->x = x;
 	spin_lock_init(&sa->lock);
 	minesp_sad_add(sa);
-	x->xso.offload_handle = (unsigned long)sa;
 	/* For whoever lists the SA, and for its copy when it migrates. */
 	x->props.extra_flags |= MINESP_XFLAG_MINIMAL;
 	err = minesp_seqno_init(sa, x, extack);
@@ -143,31 +146,51 @@ static int minesp_init_minimal(struct xfrm_state *x,
 	return 0;
 }
 
+static void minesp_no_offload(struct xfrm_state *x)
+{
+	if (x->type_offload)
+		module_put(x->type_offload->owner);
+	x->type_offload = NULL;
+}
+
 static int minesp_init_state(struct xfrm_state *x,
 			     struct netlink_ext_ack *extack)
 {
+	bool copy = x->km.state != XFRM_STATE_VOID;
 	int err = minesp_choose(x, extack);
 
 	if (!err)
 		return minesp_hand_over(x, extack);
+	minesp_no_offload(x);
 	if (err > 0)
 		err = minesp_init_minimal(x, extack);
 	/* Migration frees a refused copy as it is: valid, which is a WARN. */
 	if (err)
 		x->km.state = XFRM_STATE_DEAD;
-	return err;
+	/* The core makes a copy valid by itself, and gives it no offload type. */
+	if (err || copy)
+		return err;
+	x->km.state = MINESP_STATE_NEW;
+	/*
+	 * Where the core finds an offload type after us, a device may be asked to
+	 * run the SA. This is what keeps the core from asking; minesp_notify()
+	 * takes it back.
+	 */
+	x->tfcpad = 1;
+	return 0;
 }
 
 /* Called by the core's garbage collector, a grace period after the last put. */
 static void minesp_destroy(struct xfrm_state *x)
 {
-	struct minesp_sa *sa = minesp_sa(x);
+	struct minesp_sa *sa;
 
-	crypto_free_aead(x->data);
-	if (!sa)
+	if (!x->data)	/* and so x->geniv is not ours */
 		return;
+	sa = minesp_sa(x);
 	minesp_seqno_exit(sa);
 	minesp_sad_del(sa);
+	crypto_free_aead(x->data);
 	minesp_net_put(sa->mn);
 	kfree_rcu(sa, rcu);
 }
@@ -180,6 +203,46 @@ static const struct xfrm_type minesp_type = {
 	.destructor = minesp_destroy,
 	.input = minesp_input,
 	.output = minesp_output,
+};
+
+/*
+ * The core has added an SA, and tells the key managers before it tells whoever
+ * asked. By netlink, now is when the SA becomes valid; PF_KEY's is already, and got no
+ * offload type. A sender that finds it valid makes a bundle of it before it
+ * looks at x->type_offload, and there are locks in that.
+ */
+static int minesp_notify(struct xfrm_state *x, const struct km_event *c)
+{
+	if ((c->event != XFRM_MSG_NEWSA && c->event != XFRM_MSG_UPDSA) ||
+	    x->type != &minesp_type)
+		return 0;
+	spin_lock_bh(&x->lock);
+	x->tfcpad = 0;
+	if (x->km.state == MINESP_STATE_NEW) {
+		minesp_no_offload(x);
+		smp_store_release(&x->km.state, XFRM_STATE_VALID);
+	}
+	spin_unlock_bh(&x->lock);
+	return 0;
+}
+
+/* The core calls the next two of every key manager: we are none. */
+static int minesp_acquire(struct xfrm_state *x, struct xfrm_tmpl *tmpl,
+			  struct xfrm_policy *pol)
+{
+	return -ESRCH;
+}
+
+static struct xfrm_policy *minesp_compile_policy(struct sock *sk, int opt,
+						 u8 *data, int len, int *dir)
+{
+	return NULL;	/* with *dir as it is: the error of those before us */
+}
+
+static struct xfrm_mgr minesp_mgr = {
+	.notify = minesp_notify,
+	.acquire = minesp_acquire,
+	.compile_policy = minesp_compile_policy,
 };
 
 static int minesp_pin_stock(struct minesp_family *f)
@@ -226,6 +289,7 @@ int minesp_types_register(void)
 		if (err)
 			goto unpin;
 	}
+	xfrm_register_km(&minesp_mgr);
 	for (i = 0; i < ARRAY_SIZE(families); i++) {
 		struct minesp_family *f = &families[i];
 
@@ -269,4 +333,5 @@ void minesp_types_unregister(void)
 		}
 		minesp_unpin_stock(f);
 	}
+	xfrm_unregister_km(&minesp_mgr);
 }

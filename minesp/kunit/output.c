@@ -95,7 +95,7 @@ static void minesp_test_async(struct kunit *test)
 	t->mn.stats = alloc_percpu(struct minesp_mib);
 	KUNIT_ASSERT_TRUE(test, t->mn.stats);
 	t->sa.mn = &t->mn;
-	t->x.xso.offload_handle = (unsigned long)&t->sa;
+	t->x.geniv = &t->sa.geniv;
 	t->x.data = &t->aead;
 	t->x.props.family = AF_INET;
 	t->dst.xfrm = &t->x;

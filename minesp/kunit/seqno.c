@@ -97,7 +97,7 @@ static int minesp_seqno_test_init(struct kunit *test)
 	spin_lock_init(&t->x.lock);
 	INIT_LIST_HEAD(&t->states);
 	list_add(&t->x.km.all, &t->states);
-	t->x.xso.offload_handle = (unsigned long)&t->sa;
+	t->x.geniv = &t->sa.geniv;
 	t->x.props.extra_flags = MINESP_XFLAG_CLOCK | MINESP_XFLAG_FRESH;
 	seed = get_random_u64();
 	kunit_info(test, "seed %llu", seed);
