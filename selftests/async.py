@@ -6,10 +6,10 @@ import contextlib
 import os
 import pathlib
 
-import crypto
 import interop
 import lib
 import packets
+from lib import crypto, kmod
 
 SIZES = [*range(1, 17), *range(1440, 1480), 4000, 65000]
 BURST = 200     # packets
@@ -57,21 +57,21 @@ def traffic(template, *mode, name="rfc4106(gcm(aes))", **more):
 @contextlib.contextmanager
 def short_queue():
     """cryptd, with room for one operation on each CPU."""
-    lib.unload()
+    kmod.unload()
     drivers = [m for m in ("aesni_intel", "ghash_clmulni_intel", "crypto_simd",
-                           "cryptd") if lib.loaded(m)]
+                           "cryptd") if kmod.loaded(m)]
     lib.sh(f"modprobe -ra {' '.join(drivers)} cryptd", check=False)
     try:
-        if lib.loaded("cryptd"):
+        if kmod.loaded("cryptd"):
             raise lib.Skip("cryptd is in use")
         lib.sh("modprobe cryptd cryptd_max_cpu_qlen=1")
-        lib.load()
+        kmod.load()
         yield
     finally:
-        lib.unload()
+        kmod.unload()
         lib.sh("modprobe -r cryptd", check=False)
         lib.sh(f"modprobe -a {' '.join(drivers)} cryptd")
-        lib.load()
+        kmod.load()
 
 
 def congested():

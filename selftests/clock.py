@@ -16,6 +16,7 @@ import time
 import interop
 import lib
 import packets
+from lib import kmod
 
 CLOCK = lib.XFLAG_CLOCK
 ESP = 14 + 20   # where it is in a frame
@@ -117,9 +118,9 @@ def follows():
 
 def bucket():
     """One packet a tick, bursts of sn_ahead; empty when the module is loaded."""
-    lib.unload()
+    kmod.unload()
     made = now()
-    lib.load()
+    kmod.load()
     with sender(500000, 10) as p:
         last = sent = most = 0
         ready = now()
@@ -255,8 +256,8 @@ def reloaded():
             found += burst(p)
             p.close()
             a.ip("xfrm state flush\nxfrm policy flush")
-            lib.unload()
-            lib.load()
+            kmod.unload()
+            kmod.load()
         increasing([f[0] for f in found])
         different(found)
         assert len(found) > 4 * 15, len(found)
@@ -271,8 +272,8 @@ def clock_restored():
     finally:
         time.clock_settime(time.CLOCK_REALTIME,
                            time.clock_gettime(time.CLOCK_BOOTTIME) + offset)
-        lib.unload()
-        lib.load()
+        kmod.unload()
+        kmod.load()
 
 
 def clock_set():

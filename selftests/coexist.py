@@ -14,10 +14,9 @@ import lib
 import packets
 import pmtu
 import suites
-import xfrm
+from lib import kmod, process, xfrm
 
 SIZES = [*range(1, 9), 1400, 4000]
-OFFLOADS = ("esp4_offload", "esp6_offload")
 UDP_ENCAP = 100
 MODPROBE = pathlib.Path("/proc/sys/kernel/modprobe")
 RCU = pathlib.Path("/sys/module/rcutree/parameters")
@@ -29,24 +28,12 @@ def talk(a, b, family):
 
 def is_minimal(host, family):
     """Which kind of SA carries a packet?"""
-    before = host.stats()["OutPackets"] if lib.loaded("minesp") else 0
-    with host.socket(lib.families(host.address(family)),
+    before = host.stats()["OutPackets"] if kmod.loaded("minesp") else 0
+    with host.socket(lib.family_of(host.address(family)),
                      socket.SOCK_DGRAM) as sock:
         sock.sendto(b"x", (lib.ADDRESSES["outer", family][host.peer], 9))
-    after = host.stats()["OutPackets"] if lib.loaded("minesp") else 0
+    after = host.stats()["OutPackets"] if kmod.loaded("minesp") else 0
     return after > before
-
-
-@contextlib.contextmanager
-def restored():
-    """minesp is loaded, and esp4 and esp6 can be, whatever happened."""
-    try:
-        yield
-    finally:
-        lib.sh("rmmod esp4_offload esp6_offload", check=False)
-        lib.sh("modprobe -a esp4 esp6", check=False)
-        if not lib.loaded("minesp"):
-            lib.load()
 
 
 @contextlib.contextmanager
@@ -62,14 +49,14 @@ def written(path, value):
 
 def before_and_after():
     """A stock SA from before minesp is there outlives it, unharmed."""
-    with restored(), contextlib.ExitStack() as stack:
-        lib.unload()
+    with kmod.restored(), contextlib.ExitStack() as stack:
+        kmod.unload()
         a, b = stack.enter_context(lib.hosts())
         for family in (4, 6):
             for h in (a, b):
                 h.sas("transport", family, family)
             talk(a, b, family)
-            lib.load()
+            kmod.load()
             for _ in range(2):
                 lib.equal(is_minimal(a, family), False, "minimal")
                 talk(a, b, family)
@@ -78,8 +65,8 @@ def before_and_after():
                 for h in (a, b):
                     h.sas("transport", family, family)
                 talk(a, b, family)
-                lib.load()
-            lib.unload()
+                kmod.load()
+            kmod.unload()
             talk(a, b, family)
 
 
@@ -98,7 +85,7 @@ def both_kinds():
                         xfrm policy add src {src} dst {dst} {ports} dir {way[d]} tmpl src {src} dst {dst} proto esp reqid {port} mode transport
                     """)
         for (family, port), flag in kinds.items():
-            ends = [h.socket(lib.families(h.address(family)), socket.SOCK_DGRAM)
+            ends = [h.socket(lib.family_of(h.address(family)), socket.SOCK_DGRAM)
                     for h in (a, b)]
             ends[1].bind((b.address(family), port))
             before = a.stats(), b.stats()
@@ -132,9 +119,9 @@ def udp_encapsulated():
 def second_copy():
     """The same module by another name finds its places taken, and leaves."""
     # Not in paths, by which coverage is counted.
-    image = re.sub(b"minesp(?!/)", b"minesq", lib.image())
+    image = re.sub(b"minesp(?!/)", b"minesq", kmod.image())
     try:
-        lib.libc("init_module", image, len(image), b"")
+        kmod.insert(image)
     except OSError as e:
         lib.equal(e.errno, errno.EEXIST, "error")
     else:
@@ -149,7 +136,7 @@ def second_copy():
 
 def unload_refused():
     """While minimal SAs exist, and while minesp needs esp4 and esp6."""
-    with restored():
+    with kmod.restored():
         with lib.hosts() as (a, b):
             a.sas("transport", 4, 4)
             said = lib.sh("rmmod minesp", check=False)
@@ -157,10 +144,10 @@ def unload_refused():
             said = lib.sh("rmmod esp4; rmmod esp6", check=False)
             assert said.count("in use") == 2, said
             a.ip("xfrm state flush")
-            lib.unload()
-            lib.equal(lib.loaded("minesp"), False, "minesp loaded")
+            kmod.unload()
+            lib.equal(kmod.loaded("minesp"), False, "minesp loaded")
             # A stock SA holds esp4, and not minesp.
-            lib.load()
+            kmod.load()
             a.sas("transport", 4, 4, lib.XFLAG_STOCK)
             lib.sh("rmmod minesp")
             said = lib.sh("rmmod esp4", check=False)
@@ -172,14 +159,14 @@ def unload_refused():
 def any_order(seed):
     """Modules come and go at random; after each step whatever is there works."""
     rand = random.Random(seed)
-    modules = ("esp4", "esp6", *OFFLOADS, "xfrm_interface", "minesp", "minesp")
-    with restored(), lib.hosts() as (a, b):
+    modules = ("esp4", "esp6", *kmod.OFFLOADS, "xfrm_interface", "minesp", "minesp")
+    with kmod.restored(), lib.hosts() as (a, b):
         for step in range(40):
             module = rand.choice(modules)
-            if lib.loaded(module):
+            if kmod.loaded(module):
                 lib.sh(f"rmmod {module}", check=False)  # may be in use
             elif module == "minesp":
-                lib.load()
+                kmod.load()
             else:
                 lib.sh(f"modprobe {module}")
             if step % 4 == 3:
@@ -189,7 +176,7 @@ def any_order(seed):
                     h.sas("transport", family, family, words)
                 talk(a, b, family)
                 lib.equal(is_minimal(a, family),
-                          lib.loaded("minesp") and not words, "minimal")
+                          kmod.loaded("minesp") and not words, "minimal")
                 if rand.random() < 0.7:
                     for h in (a, b):
                         h.ip("xfrm policy flush\nxfrm state flush")
@@ -227,19 +214,15 @@ def not_by_gro(family):
 def offload_loaded(peer, mode, inner, outer):
     """esp4_offload and esp6_offload would like to take our SAs for theirs: in
     software when sending, in GRO when receiving."""
-    with restored():
-        lib.sh(f"modprobe -a {' '.join(OFFLOADS)}")
-        lib.GRO = True
-        try:
-            interop.talk(peer, mode, inner, outer, SIZES)
-            if peer == "minimal":
-                packets.dummy(mode, inner, outer)
-                packets.replay(32)
-                not_by_gro(outer)
-            if (peer, outer) == ("minimal", 4):
-                padded_frames()
-        finally:
-            lib.GRO = False
+    with kmod.restored(), lib.gro():
+        lib.sh(f"modprobe -a {' '.join(kmod.OFFLOADS)}")
+        interop.talk(peer, mode, inner, outer, SIZES)
+        if peer == "minimal":
+            packets.dummy(mode, inner, outer)
+            packets.replay(32)
+            not_by_gro(outer)
+        if (peer, outer) == ("minimal", 4):
+            padded_frames()
 
 
 def migrated():
@@ -274,25 +257,25 @@ def while_it_goes(module):
     and nothing has changed."""
     if not RCU.is_dir():
         raise lib.Skip("RCU cannot be made slow")
-    image = lib.image()
+    image = kmod.image()
     state = pathlib.Path(f"/sys/module/{module}/initstate")
 
     def refused():
-        lib.unload()
+        kmod.unload()
         lib.sh("modprobe -a esp4 esp6")
-        going = lib.process(lib.sh, f"rmmod {module}")
+        going = process.start(lib.sh, f"rmmod {module}")
         with contextlib.suppress(OSError):      # it is gone
             lib.wait_for("it goes", lambda: state.read_text() == "going\n")
         try:
-            lib.libc("init_module", image, len(image), b"")
+            kmod.insert(image)
         except OSError as e:
-            lib.equal((e.errno, lib.loaded("minesp")), (errno.EBUSY, False), "error")
+            lib.equal((e.errno, kmod.loaded("minesp")), (errno.EBUSY, False), "error")
             return True
         finally:
-            lib.ended([going])
+            process.join([going])
 
     # It goes for as long as RCU's grace period takes: up to a second then.
-    with (restored(), written(MODPROBE, ""),
+    with (kmod.restored(), written(MODPROBE, ""),
           written(RCU / "jiffies_till_first_fqs", 1000),
           written(RCU / "jiffies_till_next_fqs", 1000)):
         lib.wait_for("minesp is refused", refused, 10 * lib.TIMEOUT)
@@ -300,14 +283,14 @@ def while_it_goes(module):
 
 def alone():
     """Without esp4 and esp6 minesp receives by itself."""
-    with restored():
+    with kmod.restored():
         # What else is wanted is there first, then nothing is loaded on demand.
         interop.talk("minimal", "transport", 4, 4, [1])
-        lib.unload()
+        kmod.unload()
         with written(MODPROBE, "/bin/false"):
             lib.wait_for("esp4 and esp6 are gone", lambda: not lib.sh(
                 "rmmod esp4 esp6 2>&1 | grep 'in use'", check=False))
-            lib.load()
+            kmod.load()
             for mode in (("transport", 4, 4), ("tunnel", 4, 6)):
                 interop.talk("minimal", *mode, SIZES)
                 # ICMP about our packets comes to our error handlers.
@@ -317,7 +300,7 @@ def alone():
                             f"esp spi 0x1000 {lib.AEAD} {lib.KEYS[128]} 128 "
                             f"{lib.XFLAG_STOCK}", check=False)
                 assert "own ESP is not there" in said, said
-            lib.unload()
+            kmod.unload()
 
 
 def cases():

@@ -3,7 +3,6 @@
 """A real IKE daemon, strongSwan, on both hosts: it negotiates keys, SPIs and
 suites, with a stock peer and a minimal one, and rekeys again and again under
 traffic that loses no packet."""
-import contextlib
 import functools
 import os
 import pathlib
@@ -139,8 +138,9 @@ class Ike:
         return found
 
 
-@contextlib.contextmanager
+@lib.fixture
 def daemons(peer):
+    """They take long to start, so all suites use the same."""
     with lib.hosts() as (a, b), tempfile.TemporaryDirectory() as folder:
         if peer == "stock":
             b.settings(enabled=0)
@@ -255,20 +255,14 @@ SUITES = {
 }
 
 
-@functools.cache
-def running(peer):
-    """Daemons for all suites, since they take long to start."""
-    return lib.keep(daemons(peer))
-
-
 def session(peer, *args):
-    ikes = running(peer)
+    ikes = daemons(peer)
     try:
         for i in ikes:
             i.wait()
         suite(ikes, peer, *args)
     except Exception as e:
-        running.cache_clear()   # new ones for the next suite
+        daemons.cache_clear()   # new ones for the next suite
         logs = "\n".join(i.log()[-3000:] for i in ikes)
         raise AssertionError(f"{e}\n{logs}") from e
 

@@ -21,7 +21,7 @@ def pair(a, b, family, kind, port):
     """A UDP socket on a and one on b, connected with each other."""
     ends = []
     for h in (a, b):
-        sock = h.socket(lib.families(h.address(family)), socket.SOCK_DGRAM)
+        sock = h.socket(lib.family_of(h.address(family)), socket.SOCK_DGRAM)
         sock.setsockopt(socket.SOL_SOCKET, lib.SO_RCVBUFFORCE, 1 << 22)
         sock.bind((h.address(family, kind), port))
         ends.append(sock)
@@ -55,7 +55,7 @@ def udp(a, b, family, kind, sizes):
 
 def tcp(source, sink, family, kind, size=TCP_BYTES):
     """A stream from source to sink; the same sum at both ends."""
-    listener = sink.socket(lib.families(sink.address(family)),
+    listener = sink.socket(lib.family_of(sink.address(family)),
                            socket.SOCK_STREAM)
     listener.bind((sink.address(family, kind), 8888))
     listener.listen()

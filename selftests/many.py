@@ -107,7 +107,7 @@ def many():
                 lib.equal(p.a.stats()["InLookup"], SAS, "InLookup, all direct")
         empty(p)
         lib.equal(p.a.errors(), {}, "errors")
-    lib.ksft.print_msg(
+    lib.print_msg(
         f"{SAS} SAs: {memory['minimal']:.0f} bytes each, "
         f"{memory['stock']:.0f} with esp4; a packet takes "
         f"{many / few:.2f} times what it "

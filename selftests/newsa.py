@@ -13,13 +13,10 @@ import struct
 
 import lib
 import refuse
-import xfrm
+from lib import xflag, xfrm
 
 COUNT = int(os.environ.get("MINESP_REQUESTS", 800))
-SEED = int(os.environ.get("MINESP_SEED", random.randrange(2 ** 32)))
 
-MINIMAL, STOCK, CLOCK, COUNTER, FRESH, ANY_AGE, IMPLICIT, NEW_KEY = (
-    1 << n for n in range(24, 32))
 OSEQ_MAY_WRAP = 2
 TRANSPORT, TUNNEL = 0, 1
 
@@ -58,7 +55,8 @@ class Request:
             family=often(socket.AF_INET, socket.AF_INET6, 0, 77))
         self.extra = 0
         if not rand.randrange(3):
-            for bit in (CLOCK, COUNTER, FRESH, ANY_AGE, IMPLICIT, NEW_KEY):
+            for bit in (xflag.CLOCK, xflag.COUNTER, xflag.FRESH, xflag.ANY_AGE,
+                        xflag.IMPLICIT_IV, xflag.NEW_KEY):
                 self.extra |= rand.choice((0, 0, 0, bit))
             self.extra |= rand.choice((0, 0, 0, 1, OSEQ_MAY_WRAP, 3))
         self.aead = self.enc = self.auth = None
@@ -142,11 +140,12 @@ class Request:
             suite and self.fields["spi"] > 255 and
             self.fields["mode"] in (TRANSPORT, TUNNEL) and not self.encap and
             not self.tfcpad and not extra & OSEQ_MAY_WRAP and
-            not (extra & CLOCK and extra & COUNTER) and
-            not (extra & FRESH and extra & ANY_AGE) and
+            not (extra & xflag.CLOCK and extra & xflag.COUNTER) and
+            not (extra & xflag.FRESH and extra & xflag.ANY_AGE) and
             # The epoch is long ago: 32 bits of SNs are used up.
-            (esn or not extra & CLOCK) and
-            (not extra & IMPLICIT or implicit and extra & (CLOCK | NEW_KEY)))
+            (esn or not extra & xflag.CLOCK) and
+            (not extra & xflag.IMPLICIT_IV or
+             implicit and extra & (xflag.CLOCK | xflag.NEW_KEY)))
 
     def __str__(self):
         return (f"{self.fields} extra {self.extra:#x} aead {self.aead} "
@@ -155,17 +154,17 @@ class Request:
 
 
 def random_requests(count):
-    rand = random.Random(SEED)
+    rand = random.Random(lib.SEED)
     taken = refused = 0
     with refuse.spares() as host:
         host.settings(sn_epoch=1, sn_tick_us=1000)
         sock = xfrm.Xfrm(host)
         for i in range(count):
             r = Request(rand)
-            what = f"MINESP_SEED={SEED} request {i}: {r}"
-            stock = not r.send(sock, STOCK | r.extra & OSEQ_MAY_WRAP)
+            what = f"MINESP_SEED={lib.SEED} request {i}: {r}"
+            stock = not r.send(sock, xflag.STOCK | r.extra & OSEQ_MAY_WRAP)
             sock.flush()
-            minimal = not r.send(sock, MINIMAL | r.extra)
+            minimal = not r.send(sock, xflag.MINIMAL | r.extra)
             lib.equal(minimal, stock and r.documented(), what)
             sock.flush()
             taken, refused = taken + minimal, refused + (not minimal)
@@ -174,7 +173,7 @@ def random_requests(count):
 
 
 def cases():
-    yield f"{COUNT} random requests, seed {SEED}", lambda: random_requests(COUNT)
+    yield f"{COUNT} random requests, seed {lib.SEED}", lambda: random_requests(COUNT)
 
 
 if __name__ == "__main__":

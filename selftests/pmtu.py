@@ -12,8 +12,7 @@ import lib
 
 try:
     from scapy.layers.inet import ICMP, IP
-    from scapy.layers.inet6 import (ICMPv6ND_Redirect, ICMPv6NDOptRedirectedHdr,
-                                    IPv6)
+    from scapy.layers.inet6 import ICMPv6ND_Redirect, ICMPv6NDOptRedirectedHdr, IPv6
     from scapy.layers.l2 import Ether
 except ImportError:
     IP = None
@@ -66,7 +65,7 @@ def found(mode, inner, outer, words, suite=lib.SUITE):
     with path() as (a, b):
         for h in (a, b):
             h.sas(mode, inner, outer, words, suite)
-        source, sink = (h.socket(lib.families(h.address(inner)),
+        source, sink = (h.socket(lib.family_of(h.address(inner)),
                                  socket.SOCK_DGRAM) for h in (a, b))
         sink.bind((b.address(inner, kind), PORT))
         source.connect((b.address(inner, kind), PORT))
@@ -125,7 +124,7 @@ def too_big(family):
             h.sas("transport", family, family)
         longest = 65507 if family == 4 else 65527
         overhead = 8 + 8 + 2 + 16
-        source, sink = (h.socket(lib.families(h.address(family)),
+        source, sink = (h.socket(lib.family_of(h.address(family)),
                                  socket.SOCK_DGRAM) for h in (a, b))
         sink.setsockopt(socket.SOL_SOCKET, lib.SO_RCVBUFFORCE, 1 << 22)
         sink.bind((b.address(family), PORT))
@@ -161,7 +160,7 @@ def redirected(family, words):
             xfrm policy add src {me} dst {far} dir out tmpl src {me} dst {far} proto esp reqid 1 mode transport
         """)
         wire = b.wire()
-        with a.socket(lib.families(far), socket.SOCK_DGRAM) as sock:
+        with a.socket(lib.family_of(far), socket.SOCK_DGRAM) as sock:
             sock.sendto(b"x", (far, 9))
         while far not in (quoted := Ether(wire.recv(1 << 16))).summary():
             pass

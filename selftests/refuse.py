@@ -7,6 +7,7 @@ import contextlib
 import functools
 
 import lib
+from lib import kmod
 
 A, B = (lib.ADDRESSES["outer", 4][h] for h in "ab")
 KEY = lib.KEYS[128]
@@ -32,7 +33,7 @@ def load_offloads():
 def spares():
     """A namespace for SAs without traffic. What they have held is given up."""
     def held():
-        return refcount("minesp"), refcount("esp4")
+        return kmod.refcount("minesp"), kmod.refcount("esp4")
 
     load_offloads()
     before = held()
@@ -61,32 +62,27 @@ def available(words):
         return not add(host, f"{words} {lib.XFLAG_STOCK}", check=False)
 
 
-def refcount(module):
-    with open(f"/sys/module/{module}/refcnt") as f:
-        return int(f.read())
-
-
 def refused(words, message, stock=False, **where):
     """With stock, extra-flag as the message tells makes it work."""
     with spares() as host:
-        before = refcount("minesp")
+        before = kmod.refcount("minesp")
         said = add(host, words, check=False, **where)
         assert message in said, f"said {said!r}, not {message!r}"
         lib.equal(lib.sh(f"ip -n {host.ns} xfrm state"), "", "SAs left behind")
         lib.wait_for("the module is released",
-                     lambda: refcount("minesp") == before)
+                     lambda: kmod.refcount("minesp") == before)
         if stock:
             assert STOCK in said, said
             add(host, f"{words} {lib.XFLAG_STOCK}", **where)
-            lib.equal(refcount("minesp"), before, "minesp in use")
+            lib.equal(kmod.refcount("minesp"), before, "minesp in use")
 
 
 def minimal(enabled, words, wanted):
     with spares() as host:
         host.sysctl("net.minesp.enabled", enabled)
-        before = refcount("minesp"), refcount("esp4")
+        before = kmod.refcount("minesp"), kmod.refcount("esp4")
         add(host, f"{lib.AEAD} {KEY} 128 {words}")
-        now = refcount("minesp"), refcount("esp4")
+        now = kmod.refcount("minesp"), kmod.refcount("esp4")
         lib.equal((now[0] - before[0], now[1] - before[1]),
                   (1, 0) if wanted else (0, 1), "references (minesp, esp4)")
         # What the kernel dumps back is what was asked for.
@@ -97,14 +93,14 @@ def minimal(enabled, words, wanted):
 
 
 def default_of_module():
-    lib.unload()
+    kmod.unload()
     try:
-        lib.load("enabled=0")
+        kmod.load("enabled=0")
         with spares() as host:
             lib.equal(host.sysctl("net.minesp.enabled"), "0", "default")
     finally:
-        lib.unload()
-        lib.load()
+        kmod.unload()
+        kmod.load()
     with spares() as host:
         lib.equal(host.sysctl("net.minesp.enabled"), "1", "default")
 

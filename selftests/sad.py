@@ -14,7 +14,7 @@ import time
 import interop
 import lib
 import packets
-import xfrm
+from lib import process, xfrm
 
 SIZES = [*range(1, 20), 1400, 4000]
 REKEYS = 300        # more than there are rekey indexes
@@ -346,9 +346,9 @@ def rekey():
             stop.set()
             for t in threads:
                 t.join()
-            for process in ips.values():
-                process.stdin.close()
-                lib.equal(process.wait(lib.TIMEOUT), 0, "ip -batch")
+            for running in ips.values():
+                running.stdin.close()
+                lib.equal(running.wait(lib.TIMEOUT), 0, "ip -batch")
         lib.equal((sorted(set(range(sent[0])) - set(got)), len(got)),
                   ([], sent[0]), "packets lost, packets received")
         stats = b.stats()
@@ -370,18 +370,18 @@ def race():
                         p.frame(p.esp(payload, nh, spi=spi)))
                   for spi in spis for _ in range(10)]
 
-        def configure(rand, xfrm):
+        def configure(rand, netlink):
             spi = rand.choice(spis)
             what = rand.random()
             if what < 0.45:
-                xfrm.add(src, dst, spi, packets.KEY,
-                         packets=rand.choice((3, 1000)))
+                netlink.add(src, dst, spi, packets.KEY,
+                            packets=rand.choice((3, 1000)))
             elif what < 0.6:
-                xfrm.update(src, dst, spi, packets.KEY)
+                netlink.update(src, dst, spi, packets.KEY)
             elif what < 0.98:
-                xfrm.delete(dst, spi)
+                netlink.delete(dst, spi)
             else:
-                xfrm.flush()
+                netlink.flush()
 
         def hit(rand, _):
             with contextlib.suppress(OSError):
@@ -397,8 +397,9 @@ def race():
             while time.monotonic() < end:
                 function(rand, netlink)
 
-        lib.ended([lib.process(work, function, seed) for seed, function in
-                   enumerate((configure, configure, configure, hit, hit, look))])
+        process.join([
+            process.start(work, function, seed) for seed, function in
+            enumerate((configure, configure, configure, hit, hit, look))])
         stats = p.a.stats()
         assert stats["InDirect"] > 100 and stats["InLookup"] > 100, stats
         # Whatever happened, it works, and nothing was missing but SAs. What is

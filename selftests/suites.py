@@ -5,7 +5,6 @@ share no code with the kernel: the cryptography library, Scapy and Wireshark, as
 far as they know the suite. And implicit IVs (RFC 8750), which esp4 and esp6 do
 not know."""
 import contextlib
-import functools
 import hmac
 import random
 import struct
@@ -17,8 +16,11 @@ import packets
 
 try:
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-    from cryptography.hazmat.primitives.ciphers.aead import (AESCCM, AESGCM,
-                                                             ChaCha20Poly1305)
+    from cryptography.hazmat.primitives.ciphers.aead import (
+        AESCCM,
+        AESGCM,
+        ChaCha20Poly1305,
+    )
     from cryptography.hazmat.primitives.cmac import CMAC
     from scapy.layers.ipsec import ESP, SecurityAssociation
     from scapy.utils import wrpcap
@@ -293,13 +295,13 @@ def alone(a, b, mode, inner, outer, suite, esn=0):
     return sent
 
 
-@functools.cache
+@lib.fixture
 def hosts(peer):
-    """For all suites, since making them takes long."""
-    a, b = lib.keep(lib.hosts())
-    if peer == "stock":
-        b.settings(enabled=0)
-    return a, b
+    """Making hosts takes long, so all suites use the same."""
+    with lib.hosts() as (a, b):
+        if peer == "stock":
+            b.settings(enabled=0)
+        yield a, b
 
 
 captured = []   # what alone() has returned: (suite, what minesp has sent)

@@ -5,10 +5,9 @@ import contextlib
 import random
 import socket
 import threading
-import time
 
-import crypto
 import lib
+from lib import crypto, kmod
 
 ROUNDS = 3
 
@@ -18,13 +17,13 @@ def flood(a, b, family):
     """UDP in both directions, from two threads, until the end. What it meets
     (no SA, no route) is not its business."""
     stop = threading.Event()
-    socks = [(h.socket(lib.families(h.address(family)), socket.SOCK_DGRAM),
+    socks = [(h.socket(lib.family_of(h.address(family)), socket.SOCK_DGRAM),
               lib.ADDRESSES["outer", family][h.peer]) for h in (a, b)]
 
     def send(sock, to, seed):
         rand = random.Random(seed)
         while not stop.is_set():
-            with lib.breath(), contextlib.suppress(OSError):
+            with lib.throttled(), contextlib.suppress(OSError):
                 sock.sendto(bytes(rand.choice((1, 100, 1400, 5000))), (to, 9))
 
     threads = [threading.Thread(target=send, args=(*s, i))
@@ -62,7 +61,7 @@ def sas_come_and_go(family):
             b.ip(f"xfrm state delete {ident}")
             a.ip("xfrm state flush")
             b.ip("xfrm state deleteall")
-    lib.released()
+    kmod.released()
 
 
 def expire():
@@ -74,7 +73,7 @@ def expire():
             lib.wait_for("SAs expire", lambda: not lib.sh(
                 f"ip -n {b.ns} xfrm state"))
         lib.equal(b.errors().get("InIcvWrong"), None, "InIcvWrong")
-    lib.released()
+    kmod.released()
 
 
 def module(family):
@@ -86,9 +85,9 @@ def module(family):
             arrives(b)
             for h in (a, b):
                 h.ip("xfrm state flush")
-            lib.unload()
-            lib.equal(lib.loaded("minesp"), False, "minesp loaded")
-            lib.load()
+            kmod.unload()
+            lib.equal(kmod.loaded("minesp"), False, "minesp loaded")
+            kmod.load()
 
 
 def namespace(family):
@@ -99,7 +98,7 @@ def namespace(family):
             arrives(b)
             random.choice((a, b)).delete()
         # The other one, and the sockets, are gone now.
-    lib.released()
+    kmod.released()
 
 
 def cases():

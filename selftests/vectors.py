@@ -6,7 +6,6 @@ draft-mcgrew-gcm-test-01, RFC 3602 section 4, RFC 3686 section 6, RFC 4868 secti
 
 None of them can be sent: those with an IV have an SN beside it from which minesp
 makes another one, and the others are no packets."""
-import functools
 import hmac
 import socket
 
@@ -16,9 +15,10 @@ import packets
 A, B = (lib.ADDRESSES["outer", 4][h] for h in "ab")
 
 
-@functools.cache
+@lib.fixture
 def peer():
-    return lib.keep(packets.peer())
+    with packets.peer() as p:
+        yield p
 
 
 def take(words, esp, payload, nh, seq_hi=None):
