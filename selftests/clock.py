@@ -13,10 +13,9 @@ import subprocess
 import threading
 import time
 
-import interop
 import lib
 import packets
-from lib import kmod
+from lib import kmod, traffic
 
 CLOCK = lib.XFLAG_CLOCK
 ESP = 14 + 20   # where it is in a frame
@@ -450,16 +449,16 @@ def cases():
                 if peer == "minimal" and window != 32:
                     continue
                 yield (f"{peer} peer, IPv{family}, replay window {window}",
-                       lambda p=peer, f=family, w=window: interop.talk(
+                       lambda p=peer, f=family, w=window: traffic.talk(
                            p, "transport", f, f, [1, 1400, 4000], window=w,
                            sn_mode=1, sn_tick_us=100, sn_ahead=100000,
                            sn_epoch=int(now()) - 100))
-        yield (f"{peer} peer, ESN", lambda p=peer: interop.talk(
+        yield (f"{peer} peer, ESN", lambda p=peer: traffic.talk(
             p, "tunnel", 6, 4, [1, 1400, 4000], "flag esn", window=4096,
             sn_mode=1, sn_tick_us=100, sn_ahead=100000,
             sn_epoch=int(now()) - 100))
     for esn in ("", "flag esn"):
-        yield (f"implicit IV {esn}", lambda w=esn: interop.talk(
+        yield (f"implicit IV {esn}", lambda w=esn: traffic.talk(
             "minimal", "transport", 6, 6, [1, 1400, 4000],
             f"{lib.XFLAG_IMPLICIT_IV_CLOCK} {w}", window=4096 if w else 0,
             sn_tick_us=100, sn_ahead=100000, sn_epoch=int(now()) - 100))

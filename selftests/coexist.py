@@ -9,12 +9,11 @@ import random
 import re
 import socket
 
-import interop
 import lib
 import packets
 import pmtu
 import suites
-from lib import kmod, process, xfrm
+from lib import kmod, process, traffic, xfrm
 
 SIZES = [*range(1, 9), 1400, 4000]
 UDP_ENCAP = 100
@@ -23,7 +22,7 @@ RCU = pathlib.Path("/sys/module/rcutree/parameters")
 
 
 def talk(a, b, family):
-    interop.udp(a, b, family, "outer", SIZES)
+    traffic.udp(a, b, family, "outer", SIZES)
 
 
 def is_minimal(host, family):
@@ -112,7 +111,7 @@ def udp_encapsulated():
             sock.bind(("0.0.0.0", 4500))
             sock.setsockopt(socket.IPPROTO_UDP, UDP_ENCAP, xfrm.UDP_ENCAP_ESPINUDP)
             h.sas("tunnel", 4, 4, f"{lib.XFLAG_STOCK} encap espinudp 4500 4500 0.0.0.0")
-        interop.udp(a, b, 4, "inner", SIZES)
+        traffic.udp(a, b, 4, "inner", SIZES)
         lib.equal((a.errors(), b.errors()), ({}, {}), "errors")
 
 
@@ -216,7 +215,7 @@ def offload_loaded(peer, mode, inner, outer):
     software when sending, in GRO when receiving."""
     with kmod.restored(), lib.gro():
         lib.sh(f"modprobe -a {' '.join(kmod.OFFLOADS)}")
-        interop.talk(peer, mode, inner, outer, SIZES)
+        traffic.talk(peer, mode, inner, outer, SIZES)
         if peer == "minimal":
             packets.dummy(mode, inner, outer)
             packets.replay(32)
@@ -285,14 +284,14 @@ def alone():
     """Without esp4 and esp6 minesp receives by itself."""
     with kmod.restored():
         # What else is wanted is there first, then nothing is loaded on demand.
-        interop.talk("minimal", "transport", 4, 4, [1])
+        traffic.talk("minimal", "transport", 4, 4, [1])
         kmod.unload()
         with written(MODPROBE, "/bin/false"):
             lib.wait_for("esp4 and esp6 are gone", lambda: not lib.sh(
                 "rmmod esp4 esp6 2>&1 | grep 'in use'", check=False))
             kmod.load()
             for mode in (("transport", 4, 4), ("tunnel", 4, 6)):
-                interop.talk("minimal", *mode, SIZES)
+                traffic.talk("minimal", *mode, SIZES)
                 # ICMP about our packets comes to our error handlers.
                 pmtu.found(*mode, "")
             with lib.hosts() as (a, _):

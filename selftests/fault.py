@@ -20,13 +20,12 @@ import random
 import socket
 import struct
 
-import interop
 import lib
 import newsa
 import packets
 import refuse
 import suites
-from lib import crypto, debugfs, kmod, libc, xflag, xfrm
+from lib import crypto, debugfs, kmod, libc, traffic, xflag, xfrm
 
 ROUNDS = int(os.environ.get("MINESP_FAULT", 1))
 REQUESTS = 10               # SAs, each added until no allocation is left to fail
@@ -275,7 +274,7 @@ def at_random(mode, inner, outer):
     with lib.hosts() as (a, b):
         for h in (a, b):
             h.sas(mode, inner, outer)
-        ends = interop.pair(a, b, inner, kind, packets.PORT)
+        ends = traffic.pair(a, b, inner, kind, packets.PORT)
         wires = [Wire(h) for h in (a, b)]
         sent, got, seen = set(), 0, 0
         for end in ends:

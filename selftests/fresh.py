@@ -5,9 +5,9 @@ the peer, whose clock may be wrong."""
 import contextlib
 import time
 
-import interop
 import lib
 import packets
+from lib import traffic
 
 TICK_US = 1000
 AGE = AHEAD = 3     # seconds
@@ -134,7 +134,7 @@ def cases():
     for skew in (-60, -1, 1, 60):
         yield f"clocks {skew} seconds apart", lambda n=skew: clocks(n)
     for words, name in (("", "32 bits"), ("flag esn", "ESN")):
-        yield f"both ends by the clock, {name}", lambda w=words: interop.talk(
+        yield f"both ends by the clock, {name}", lambda w=words: traffic.talk(
             "minimal", "transport", 6, 6, [1, 1400, 4000], w,
             window=4096 if w else 0, sn_mode=1, rx_fresh=1, sn_tick_us=100,
             sn_ahead=100000, sn_epoch=int(time.time()) - 100)

@@ -13,8 +13,8 @@ import tempfile
 import threading
 import time
 
-import interop
 import lib
+from lib import traffic
 
 DAEMON = "charon-systemd"
 PORT = 6000
@@ -160,7 +160,7 @@ class Traffic(threading.Thread):
 
     def __init__(self, a, b, family, kind):
         super().__init__(daemon=True)
-        self.ends = interop.pair(a, b, family, kind, PORT)
+        self.ends = traffic.pair(a, b, family, kind, PORT)
         self.sent, self.back, self.done = 0, set(), False
 
     def run(self):
@@ -219,19 +219,19 @@ def suite(ikes, peer, rekeys, mode, inner, outer, proposal, algorithms):
         i.configure(mode, inner, outer, proposal)
     ikes[0].swanctl("--initiate --child child --timeout 20")
     negotiated(ikes, peer, algorithms)
-    with Traffic(a, b, inner, "inner" if mode == "tunnel" else "outer") as traffic:
+    with Traffic(a, b, inner, "inner" if mode == "tunnel" else "outer") as sender:
         spis = set(ikes[0].sas())
         for n in range(rekeys):
             ikes[n % 2].swanctl("--rekey --child child")
             # A new pair, some packets, and the old one gone
             lib.wait_for("new SAs", lambda: set(ikes[0].sas()) - spis)
-            sent = traffic.sent
-            lib.wait_for("packets", lambda: traffic.sent > sent + 20)
+            sent = sender.sent
+            lib.wait_for("packets", lambda: sender.sent > sent + 20)
             lib.wait_for("old SAs gone", lambda: len(ikes[0].sas()) == 2 and
                          not set(ikes[0].sas()) & spis)
             spis = set(ikes[0].sas())
-        lib.equal(traffic.lost(), [], f"lost of {traffic.sent}")
-        interop.went_as_esp(a, b, peer, traffic.sent, before)
+        lib.equal(sender.lost(), [], f"lost of {sender.sent}")
+        traffic.went_as_esp(a, b, peer, sender.sent, before)
     negotiated(ikes, peer, algorithms)
     for h in (a, b):
         lib.equal(h.errors(), {}, "errors")

@@ -7,8 +7,8 @@ import contextlib
 import errno
 import socket
 
-import interop
 import lib
+from lib import traffic
 
 try:
     from scapy.layers.inet import ICMP, IP
@@ -101,7 +101,7 @@ def found(mode, inner, outer, words, suite=lib.SUITE):
         result = first, mtu()
         source.close()
         sink.close()
-        interop.tcp(a, b, inner, kind)
+        traffic.tcp(a, b, inner, kind)
         return result
 
 

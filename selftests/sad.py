@@ -11,10 +11,9 @@ import subprocess
 import threading
 import time
 
-import interop
 import lib
 import packets
-from lib import process, xfrm
+from lib import process, traffic, xfrm
 
 SIZES = [*range(1, 20), 1400, 4000]
 REKEYS = 300        # more than there are rekey indexes
@@ -32,7 +31,7 @@ def direct(mode, inner, outer, words=""):
     with lib.hosts() as (a, b):
         for h in (a, b):
             h.sas(mode, inner, outer, words)
-        interop.udp(a, b, inner, kind, SIZES)
+        traffic.udp(a, b, inner, kind, SIZES)
         for h in (a, b):
             stats = h.stats()
             lib.equal((stats["InDirect"], stats["InLookup"]),
@@ -199,12 +198,12 @@ def slots():
         resizer.start()
         try:
             for _ in range(5):
-                interop.udp(a, b, 4, "outer", SIZES)
+                traffic.udp(a, b, 4, "outer", SIZES)
         finally:
             stop.set()
             resizer.join()
         lib.equal((a.errors(), b.errors()), ({}, {}), "errors")
-        interop.udp(a, b, 4, "outer", SIZES)
+        traffic.udp(a, b, 4, "outer", SIZES)
         lib.equal(is_direct(b, lib.SPI["b"]), True, "direct")
 
 
@@ -223,7 +222,7 @@ def ah_around():
                 xfrm policy update src {me}/32 dst {peer}/32 dir out {both.format(me, peer)}
                 xfrm policy update src {peer}/32 dst {me}/32 dir in {both.format(peer, me)}
             """)
-        interop.udp(a, b, 4, "outer", SIZES)
+        traffic.udp(a, b, 4, "outer", SIZES)
         lib.equal((a.errors(), b.errors()), ({}, {}), "errors")
         lib.equal(b.stats()["InDirect"], 0, "InDirect")
 
@@ -255,7 +254,7 @@ def interface(kind):
                 xfrm policy add dir out tmpl src {me} dst {peer} {tmpl} {words}
                 xfrm policy add dir in tmpl src {peer} dst {me} {tmpl} {words}
             """)
-        interop.udp(a, b, 4, "inner", SIZES)
+        traffic.udp(a, b, 4, "inner", SIZES)
         for h in (a, b):
             lib.equal(h.errors(), {}, "errors")
             said = lib.sh(f"ip -n {h.ns} -s -j link show tun0")
@@ -298,7 +297,7 @@ def rekey():
 
         def send():
             # In order: what has come tells what was before it.
-            with (interop.one_cpu(),
+            with (traffic.one_cpu(),
                   a.socket(socket.AF_INET, socket.SOCK_DGRAM) as source):
                 source.connect((peer, PORT))
                 while not stop.is_set():

@@ -32,8 +32,7 @@ import time
 import clock
 import lib
 import suites
-import teardown
-from lib import kmod, process, xflag, xfrm
+from lib import kmod, process, traffic, xflag, xfrm
 
 SECONDS = int(os.environ.get("MINESP_SOAK", 30))
 PAIRS = 2
@@ -405,10 +404,10 @@ def visitors(rand, path, calm):
     while not calm.is_set():
         family = rand.choice((4, 6))
         with (lib.hosts() as hosts, locked(path, fcntl.LOCK_SH),
-              teardown.flood(*hosts, family)):
+              traffic.flood(*hosts, family)):
             for h in hosts:
                 h.sas("transport", family, family, lib.XFLAG_MINIMAL)
-            teardown.arrives(hosts[1])
+            traffic.arrives(hosts[1])
             rand.choice(hosts).delete()
 
 

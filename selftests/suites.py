@@ -10,9 +10,9 @@ import random
 import struct
 import tempfile
 
-import interop
 import lib
 import packets
+from lib import traffic
 
 try:
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -336,12 +336,12 @@ def kernel(peer, suite):
         for h in (a, b):
             h.sas(mode, inner, outer, words, suite.words)
         try:
-            interop.udp(a, b, inner, kind, sizes(suite) + [4000])
-            interop.went_as_esp(a, b, peer, len(sizes(suite)), before)
+            traffic.udp(a, b, inner, kind, sizes(suite) + [4000])
+            traffic.went_as_esp(a, b, peer, len(sizes(suite)), before)
         except AssertionError as e:
             raise AssertionError(f"{mode, inner, outer, words}: {e}") from e
-    interop.tcp(a, b, inner, kind, TCP_BYTES)
-    interop.tcp(b, a, inner, kind, TCP_BYTES)
+    traffic.tcp(a, b, inner, kind, TCP_BYTES)
+    traffic.tcp(b, a, inner, kind, TCP_BYTES)
     lib.equal([h.errors() for h in (a, b)], errors, "errors")
 
 

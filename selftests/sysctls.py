@@ -14,9 +14,8 @@ import random
 import threading
 
 import clock
-import interop
 import lib
-from lib import process, xfrm
+from lib import process, traffic, xfrm
 
 COUNT = int(os.environ.get("MINESP_SYSCTLS", 400))
 WRITERS = 3
@@ -194,7 +193,7 @@ def at_once(kind, **settings):
         processes = [process.start(f, a, f"{lib.SEED} {kind} {n}")
                      for n, f in enumerate((adder, *[writer] * WRITERS))]
         while any(p.is_alive() for p in processes):
-            interop.udp(a, b, 4, "outer", SIZES)
+            traffic.udp(a, b, 4, "outer", SIZES)
             sns += [sn for sn, *_ in clock.recorded(wire, lib.SPI["b"])]
         wire.close()
         process.join(processes)
