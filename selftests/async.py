@@ -7,8 +7,7 @@ import os
 import pathlib
 
 import lib
-import packets
-from lib import crypto, kmod, traffic
+from lib import crypto, inbound, kmod, scapy_peer, traffic
 
 SIZES = [*range(1, 17), *range(1440, 1480), 4000, 65000]
 BURST = 200     # packets
@@ -78,7 +77,7 @@ def congested():
     with short_queue(), crypto.preferred("cryptd"), lib.hosts() as (a, b):
         for h in (a, b):
             h.sas("transport", 4, 4)
-        at_a, at_b = traffic.pair(a, b, 4, "outer", packets.PORT)
+        at_a, at_b = traffic.pair(a, b, 4, "outer", scapy_peer.PORT)
         sent = [str(i).encode() for i in range(BURST)]
         with traffic.one_cpu():
             for data in sent:
@@ -112,13 +111,13 @@ def cases():
         yield (f"{kind}: traffic, implicit IV", lambda t=kind: talk(
             t, "transport", 6, 6, words=lib.XFLAG_IMPLICIT_IV))
         for what, function, args in (
-                ("dummy packets", packets.dummy, ("transport", 4, 4)),
-                ("dummy packets, tunnel", packets.dummy, ("tunnel", 4, 6)),
-                ("changed bits", packets.changed, ()),
-                ("truncated", packets.truncated, (6,)),
-                ("absurd Pad Length", packets.pad_length, ()),
-                ("fragments", packets.fragments, (4,)),
-                ("replay", packets.replay, (32,))):
+                ("dummy packets", inbound.dummy, ("transport", 4, 4)),
+                ("dummy packets, tunnel", inbound.dummy, ("tunnel", 4, 6)),
+                ("changed bits", inbound.changed, ()),
+                ("truncated", inbound.truncated, (6,)),
+                ("absurd Pad Length", inbound.pad_length, ()),
+                ("fragments", inbound.fragments, (4,)),
+                ("replay", inbound.replay, (32,))):
             yield (f"{kind}: {what}",
                    lambda t=kind, f=function, x=args: crypto.using(t, f, *x))
 

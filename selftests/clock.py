@@ -14,8 +14,12 @@ import threading
 import time
 
 import lib
-import packets
-from lib import kmod, traffic
+from lib import kmod, scapy_peer, traffic
+
+try:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+except ImportError:
+    AESGCM = None
 
 CLOCK = lib.XFLAG_CLOCK
 ESP = 14 + 20   # where it is in a frame
@@ -39,7 +43,7 @@ def recorded(wire, spi):
     return found
 
 
-class Sender(packets.Peer):
+class Sender(scapy_peer.Peer):
     """Host a sends with SNs from the clock; b records them."""
 
     def __init__(self, a, b, tick_us, epoch, ahead, words=CLOCK, **more):
@@ -76,7 +80,7 @@ class Sender(packets.Peer):
 
 
 def sender(tick_us, ahead, **more):
-    return packets.meet(Sender, tick_us, now() - 1000, ahead, **more)
+    return scapy_peer.meet(Sender, tick_us, now() - 1000, ahead, **more)
 
 
 def increasing(sns):
@@ -171,11 +175,11 @@ def senders():
         found = p.recorded()
         lib.equal(len(found), threads * each, "packets")
         different(found)
-        cipher = packets.AESGCM(packets.KEY[:-4])
+        cipher = AESGCM(scapy_peer.KEY[:-4])
         by_thread = {}
         for sn, iv, text in found:
             plain = cipher.decrypt(
-                packets.KEY[-4:] + struct.pack(">Q", iv), text,
+                scapy_peer.KEY[-4:] + struct.pack(">Q", iv), text,
                 struct.pack(">II", lib.SPI["b"], sn))
             i, n = struct.unpack_from(">II", plain, 8)
             by_thread.setdefault(i, []).append((n, sn))

@@ -10,10 +10,9 @@ import re
 import socket
 
 import lib
-import packets
 import pmtu
 import suites
-from lib import kmod, process, traffic, xfrm
+from lib import inbound, kmod, process, scapy_peer, traffic, xfrm
 
 SIZES = [*range(1, 9), 1400, 4000]
 UDP_ENCAP = 100
@@ -184,10 +183,10 @@ def any_order(seed):
 def padded_frames():
     """Dummies of all lengths that do not fill a frame of Ethernet."""
     suite = suites.Halves("ecb(cipher_null)", 0, "xcbc(aes)")
-    with packets.meet(suites.Peer, "transport", 4, 4, suite) as p:
+    with scapy_peer.meet(suites.Peer, "transport", 4, 4, suite) as p:
         before = p.counters()
         for n in range(6):
-            p.send(p.frame(p.esp(random.randbytes(n), packets.DUMMY)))
+            p.send(p.frame(p.esp(random.randbytes(n), scapy_peer.DUMMY)))
         p.counts(before, InDummies=6)
         p.still_works()
 
@@ -196,12 +195,12 @@ def not_by_gro(family):
     """GRO looks into tunnels, whose headers are no part of what the ICV covers, and at
     packets that are not for this host, such as those it has sent. And the mark of an SA
     is set after its look-up."""
-    with packets.meet(packets.Peer, "transport", family, family,
+    with scapy_peer.meet(scapy_peer.Peer, "transport", family, family,
                       words="mark 0 mask 0xff output-mark 1 mask 0xff") as p:
         p.app.send(b"away")
         away = p.capture()
         # Where esp6_offload looks for an extension header before ESP, it finds one.
-        header = p.ip(4, "outer", proto=50) if family == 4 else packets.IPv6(
+        header = p.ip(4, "outer", proto=50) if family == 4 else scapy_peer.IPv6(
             src="3200::1", dst=p.a.address(6), nh=50)
         nh, payload = p.datagram(b"inside")
         p.send(away)
@@ -217,8 +216,8 @@ def offload_loaded(peer, mode, inner, outer):
         lib.sh(f"modprobe -a {' '.join(kmod.OFFLOADS)}")
         traffic.talk(peer, mode, inner, outer, SIZES)
         if peer == "minimal":
-            packets.dummy(mode, inner, outer)
-            packets.replay(32)
+            inbound.dummy(mode, inner, outer)
+            inbound.replay(32)
             not_by_gro(outer)
         if (peer, outer) == ("minimal", 4):
             padded_frames()

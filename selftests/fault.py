@@ -22,10 +22,14 @@ import struct
 
 import lib
 import newsa
-import packets
 import refuse
 import suites
-from lib import crypto, debugfs, kmod, libc, traffic, xflag, xfrm
+from lib import crypto, debugfs, kmod, libc, scapy_peer, traffic, xflag, xfrm
+
+try:
+    from scapy.layers.inet import fragment
+except ImportError:
+    fragment = None
 
 ROUNDS = int(os.environ.get("MINESP_FAULT", 1))
 REQUESTS = 10               # SAs, each added until no allocation is left to fail
@@ -203,7 +207,7 @@ class Wire:
 
 
 def sending(mode, inner, outer, suite):
-    with packets.meet(suites.Peer, mode, inner, outer, suite) as p, faults():
+    with scapy_peer.meet(suites.Peer, mode, inner, outer, suite) as p, faults():
         wire = Wire(p.a)
         page = os.memfd_create("page")
         os.write(page, SECRET * 80)
@@ -238,7 +242,7 @@ def tun(host):
 
 
 def receiving(mode, inner, outer, suite):
-    with packets.meet(suites.Peer, mode, inner, outer, suite) as p, faults(), \
+    with scapy_peer.meet(suites.Peer, mode, inner, outer, suite) as p, faults(), \
             tun(p.a) as fd:
         p.app.setblocking(False)
 
@@ -255,8 +259,8 @@ def receiving(mode, inner, outer, suite):
 
             def make():
                 esp = p.esp(payload, nh)
-                packet = p.frame(esp if good else packets.spoilt(esp))
-                ip[:] = map(bytes, packets.fragment(packet, cut) if cut else [packet])
+                packet = p.frame(esp if good else scapy_peer.spoilt(esp))
+                ip[:] = map(bytes, fragment(packet, cut) if cut else [packet])
 
             make()
             for failed, result in each(write):
@@ -274,7 +278,7 @@ def at_random(mode, inner, outer):
     with lib.hosts() as (a, b):
         for h in (a, b):
             h.sas(mode, inner, outer)
-        ends = traffic.pair(a, b, inner, kind, packets.PORT)
+        ends = traffic.pair(a, b, inner, kind, scapy_peer.PORT)
         wires = [Wire(h) for h in (a, b)]
         sent, got, seen = set(), 0, 0
         for end in ends:

@@ -13,7 +13,6 @@ import socket
 import struct
 
 import lib
-import packets
 import suites
 from lib import kmod
 
@@ -182,9 +181,8 @@ def anything(p, rand, count):
             inner += bytes(padlen)
             if p.mode == "transport":
                 nested += min(depth, XFRM_MAX_DEPTH - 1)
-        plain = packets._ESPPlain(spi=lib.SPI["a"], seq=i + 1, data=inner,
-                                  padding=b"", padlen=padlen, nh=nh)
-        p.wire.send(p.fast.frame(p.seal(plain)))
+        esp = p.esp(inner, nh, seq=i + 1, padding=b"", padlen=padlen)
+        p.wire.send(p.fast.frame(esp))
         if not i % 64:
             list(p.arrived())
     lib.equal(taken(p) - before, count + nested, "packets whose ICV was right")

@@ -11,8 +11,7 @@ import struct
 import tempfile
 
 import lib
-import packets
-from lib import traffic
+from lib import scapy_peer, traffic
 
 try:
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -214,7 +213,7 @@ def implicit():
                                     implicit=True)
 
 
-class Peer(packets.Peer):
+class Peer(scapy_peer.Peer):
     """Speaks any suite. esn: the upper half of ESNs; 0 for no ESN."""
 
     def __init__(self, a, b, mode, inner, outer, suite, esn=0, window=32):
@@ -228,7 +227,7 @@ class Peer(packets.Peer):
         for h in (a, b) if suite.scapy and not esn else ():
             tunnel = None
             if mode == "tunnel":
-                layer = packets.IP if outer == 4 else packets.IPv6
+                layer = scapy_peer.IP if outer == 4 else scapy_peer.IPv6
                 tunnel = layer(src=lib.ADDRESSES["outer", outer][h.peer],
                                dst=h.address(outer))
             self.scapy[h.name] = SecurityAssociation(
@@ -242,14 +241,14 @@ class Peer(packets.Peer):
     def scapy_delivers(self, data):
         self.seq += 1
         packet = (self.ip(self.inner, self.kind) /
-                  packets.UDP(sport=packets.PORT, dport=packets.PORT) /
-                  packets.Raw(data))
+                  scapy_peer.UDP(sport=scapy_peer.PORT, dport=scapy_peer.PORT) /
+                  scapy_peer.Raw(data))
         self.send(self.scapy["a"].encrypt(packet, seq_num=self.seq))
         lib.equal(self.app.recv(1 << 16), data, "data from Scapy")
 
     def scapy_opens(self, packet, data):
         opened = self.scapy["b"].decrypt(packet.copy())
-        lib.equal(bytes(opened[packets.UDP].payload), data, "data for Scapy")
+        lib.equal(bytes(opened[scapy_peer.UDP].payload), data, "data for Scapy")
 
 
 def alone(a, b, mode, inner, outer, suite, esn=0):
@@ -399,13 +398,13 @@ def wireshark():
         for packet, _ in sent:
             packet = packet.copy()
             packet.src = sources[f"IPv{packet.version}"]
-            frames.append(packets.Ether(src=bytes(6), dst=bytes(6)) / packet)
+            frames.append(scapy_peer.Ether(src=bytes(6), dst=bytes(6)) / packet)
     with tempfile.NamedTemporaryFile(suffix=".pcap") as file:
         wrpcap(file.name, frames)
         said = lib.sh(
             f"tshark -r {file.name} -o esp.enable_encryption_decode:TRUE "
             f"-o esp.enable_authentication_check:TRUE {' '.join(words)} "
-            f"-d udp.port=={packets.PORT},data -T fields -e esp.icv_good -e udp.payload")
+            f"-d udp.port=={scapy_peer.PORT},data -T fields -e esp.icv_good -e udp.payload")
     got = [line.split("\t") for line in said.splitlines() if "\t" in line]
     lib.equal(len(got), len(frames), "packets that Wireshark has read")
     for suite, sent in captured:

@@ -10,14 +10,14 @@ import hmac
 import socket
 
 import lib
-import packets
+from lib import scapy_peer
 
 A, B = (lib.ADDRESSES["outer", 4][h] for h in "ab")
 
 
 @lib.fixture
 def peer():
-    with packets.peer() as p:
+    with scapy_peer.peer() as p:
         yield p
 
 
@@ -42,7 +42,7 @@ def take(words, esp, payload, nh, seq_hi=None):
     # The right ICV was no accident.
     before = p.counters()
     p.a.ip(f"xfrm state flush\n{sa}")
-    p.send(p.frame(packets.spoilt(esp)))
+    p.send(p.frame(scapy_peer.spoilt(esp)))
     p.counts(before, InIcvWrong=1, XfrmInStateProtoError=1)
 
 
