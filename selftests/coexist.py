@@ -11,8 +11,7 @@ import socket
 
 import lib
 import pmtu
-import suites
-from lib import inbound, kmod, process, scapy_peer, traffic, xfrm
+from lib import inbound, kmod, process, scapy_peer, suites, traffic, xfrm
 
 SIZES = [*range(1, 9), 1400, 4000]
 UDP_ENCAP = 100
@@ -182,8 +181,8 @@ def any_order(seed):
 
 def padded_frames():
     """Dummies of all lengths that do not fill a frame of Ethernet."""
-    suite = suites.Halves("ecb(cipher_null)", 0, "xcbc(aes)")
-    with scapy_peer.meet(suites.Peer, "transport", 4, 4, suite) as p:
+    suite = suites.Authenc("ecb(cipher_null)", 0, "xcbc(aes)")
+    with scapy_peer.suite_peer("transport", 4, 4, suite) as p:
         before = p.counters()
         for n in range(6):
             p.send(p.frame(p.esp(random.randbytes(n), scapy_peer.DUMMY)))

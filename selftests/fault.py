@@ -23,8 +23,7 @@ import struct
 import lib
 import newsa
 import refuse
-import suites
-from lib import crypto, debugfs, kmod, libc, scapy_peer, traffic, xflag, xfrm
+from lib import crypto, debugfs, kmod, libc, scapy_peer, suites, traffic, xflag, xfrm
 
 try:
     from scapy.layers.inet import fragment
@@ -207,7 +206,7 @@ class Wire:
 
 
 def sending(mode, inner, outer, suite):
-    with scapy_peer.meet(suites.Peer, mode, inner, outer, suite) as p, faults():
+    with scapy_peer.suite_peer(mode, inner, outer, suite) as p, faults():
         wire = Wire(p.a)
         page = os.memfd_create("page")
         os.write(page, SECRET * 80)
@@ -242,7 +241,7 @@ def tun(host):
 
 
 def receiving(mode, inner, outer, suite):
-    with scapy_peer.meet(suites.Peer, mode, inner, outer, suite) as p, faults(), \
+    with scapy_peer.suite_peer(mode, inner, outer, suite) as p, faults(), \
             tun(p.a) as fd:
         p.app.setblocking(False)
 
@@ -322,7 +321,7 @@ def enough():
 
 def cases():
     debugfs.path("failslab")
-    known = dict(suites.suites())
+    known = dict(suites.explicit_iv())
     # Modes and suites know nothing of each other.
     chosen = [("AES-GCM-16 128", mode) for mode in lib.MODES]
     chosen += [("cbc(aes) 128, hmac(sha256)", mode) for mode in lib.MODES[::5]]

@@ -13,8 +13,7 @@ import socket
 import struct
 
 import lib
-import suites
-from lib import kmod
+from lib import kmod, scapy_peer, suites
 
 COUNT = int(os.environ.get("MINESP_FUZZ", 300))
 XFRM_MAX_DEPTH = 6      # how many SAs a packet may come through
@@ -116,7 +115,7 @@ class Wire:
         return out
 
 
-class Peer(suites.Peer):
+class Peer(scapy_peer.SuitePeer):
     def __init__(self, a, b, *args):
         super().__init__(a, b, *args, window=0)
         self.fast = Wire(self)
@@ -206,8 +205,8 @@ def fuzz(suite, name, modes):
 
 
 def cases():
-    known = [case for case in suites.suites() if "192" not in case[0]]
-    known += [(f"{name}, implicit IV", suite) for name, suite in suites.implicit()]
+    known = [case for case in suites.explicit_iv() if "192" not in case[0]]
+    known += [(f"{name}, implicit IV", suite) for name, suite in suites.implicit_iv()]
     for i, (name, suite) in enumerate(known):
         # Each mode with each second suite
         yield (f"{name}, seed {lib.SEED}", lambda s=suite, n=name, m=lib.MODES[i % 2::2]:

@@ -31,8 +31,7 @@ import time
 
 import clock
 import lib
-import suites
-from lib import kmod, process, traffic, xflag, xfrm
+from lib import kmod, process, suites, traffic, xflag, xfrm
 
 SECONDS = int(os.environ.get("MINESP_SOAK", 30))
 PAIRS = 2
@@ -105,7 +104,7 @@ class Connection:
         self.mode, inner, outer = rand.choice(lib.MODES)
         self.generation, self.key = 0, rand.getrandbits(32)
         implicit = STOCK not in self.kinds and rand.randrange(2)
-        suite = rand.choice([*(suites.implicit if implicit else suites.suites)()])
+        suite = rand.choice([*(suites.implicit_iv if implicit else suites.explicit_iv)()])
         self.suite = suite[1].words.split(" extra-flag")[0]
         self.words = rand.choice(("", "flag esn"))
         self.flags = [kind | (kind == MINIMAL and
