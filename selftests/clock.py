@@ -14,7 +14,7 @@ import threading
 import time
 
 import lib
-from lib import kmod, scapy_peer, traffic
+from lib import kmod, scapy_peer, seqno, traffic
 
 try:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -22,25 +22,11 @@ except ImportError:
     AESGCM = None
 
 CLOCK = lib.XFLAG_CLOCK
-ESP = 14 + 20   # where it is in a frame
 LAST = 2 ** 32 - 1
 
 
 def now():
     return time.clock_gettime(time.CLOCK_REALTIME)
-
-
-def recorded(wire, spi):
-    """[(SN, IV, the rest)] of what was sent since it was asked last."""
-    found = []
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            frame = wire.recv(1 << 16)
-            if frame[12:14] == b"\x08\0" and frame[23] == 50:
-                to, sn, iv = struct.unpack_from(">IIQ", frame, ESP)
-                if to == spi:
-                    found.append((sn, iv, frame[ESP + 16:]))
-    return found
 
 
 class Sender(scapy_peer.Peer):
@@ -67,7 +53,7 @@ class Sender(scapy_peer.Peer):
             return False
 
     def recorded(self):
-        return recorded(self.wire, lib.SPI[self.b.name])
+        return seqno.recorded(self.wire, lib.SPI[self.b.name])
 
     def oseq(self):
         said = lib.sh(f"ip -n {self.a.ns} -s xfrm state list "
@@ -81,11 +67,6 @@ class Sender(scapy_peer.Peer):
 
 def sender(tick_us, ahead, **more):
     return scapy_peer.meet(Sender, tick_us, now() - 1000, ahead, **more)
-
-
-def increasing(sns):
-    for one, two in zip(sns, sns[1:]):
-        assert one < two, f"SN {two} after {one}"
 
 
 def different(found):
@@ -184,7 +165,7 @@ def senders():
             i, n = struct.unpack_from(">II", plain, 8)
             by_thread.setdefault(i, []).append((n, sn))
         for got in by_thread.values():
-            increasing([sn for _, sn in sorted(got)])
+            seqno.increasing([sn for _, sn in sorted(got)])
 
 
 def burst(p, most=60):
@@ -210,7 +191,7 @@ def added_again():
             found += burst(p)
             p.again()
         assert len(found) > 24, len(found)
-        increasing([f[0] for f in found])
+        seqno.increasing([f[0] for f in found])
         different(found)
     # Within a tick, with an SN that did not run ahead.
     with sender(1000000, 5) as p:
@@ -220,7 +201,7 @@ def added_again():
             assert p.send()
             found += p.recorded()
             p.again()
-        increasing([f[0] for f in found])
+        seqno.increasing([f[0] for f in found])
         # A counter starts again, and only its salt keeps IVs apart.
         p.a.settings(sn_mode=0)
         found = []
@@ -243,7 +224,7 @@ def elsewhere():
                 found += burst(p)
                 p.close()
                 p.a.ip("xfrm policy flush\nxfrm state flush")
-    increasing([f[0] for f in found])
+    seqno.increasing([f[0] for f in found])
     different(found)
     assert len(found) > 6 * 15, len(found)
 
@@ -261,7 +242,7 @@ def reloaded():
             a.ip("xfrm state flush\nxfrm policy flush")
             kmod.unload()
             kmod.load()
-        increasing([f[0] for f in found])
+        seqno.increasing([f[0] for f in found])
         different(found)
         assert len(found) > 4 * 15, len(found)
 
@@ -294,13 +275,13 @@ def clock_set():
         for _ in range(2):
             time.clock_settime(time.CLOCK_REALTIME, now() - 600)
             sns += [one() for _ in range(3)]
-        increasing(sns)
+        seqno.increasing(sns)
         # It goes on, and does not wait for the clock to come back.
         assert sns[-1] - sns[1] < 20000, sns
         lib.equal(p.a.stats()["ClockSetBack"], 2, "ClockSetBack")
         time.clock_settime(time.CLOCK_REALTIME, now() + 1200)
         sns.append(one())
-        increasing(sns)
+        seqno.increasing(sns)
         lib.equal(p.a.stats()["ClockSetBack"], 2, "ClockSetBack")
 
 
@@ -363,7 +344,7 @@ def busy_end():
                 break
         lib.equal(found[-1][0], LAST, "last SN")
         assert now() < p.epoch + LAST * tick, "ended by the clock"
-        increasing([f[0] for f in found])
+        seqno.increasing([f[0] for f in found])
         lib.wait_for("events", lambda: sorted(events()) == [
             "hard", "hard", "soft", "soft"])
         for _ in range(3):

@@ -10,8 +10,7 @@ import re
 import socket
 
 import lib
-import pmtu
-from lib import inbound, kmod, process, scapy_peer, suites, traffic, xfrm
+from lib import inbound, kmod, pmtu, process, scapy_peer, suites, traffic, xfrm
 
 SIZES = [*range(1, 9), 1400, 4000]
 UDP_ENCAP = 100

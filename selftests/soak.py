@@ -29,7 +29,6 @@ import tempfile
 import threading
 import time
 
-import clock
 import lib
 from lib import kmod, process, suites, traffic, xflag, xfrm
 
@@ -323,7 +322,7 @@ class Pair:
         """The module is new."""
         for h in self.hosts:
             h.settings(sn_tick_us=1000, sn_ahead=10000,
-                       sn_epoch=int(clock.now()) - 100)
+                       sn_epoch=int(time.time()) - 100)
         for c in self.others:
             self.add(c)
 
