@@ -21,9 +21,19 @@ import socket
 import struct
 
 import lib
-import newsa
-import refuse
-from lib import crypto, debugfs, kmod, libc, scapy_peer, suites, traffic, xflag, xfrm
+from lib import (
+    crypto,
+    debugfs,
+    kmod,
+    libc,
+    request,
+    scapy_peer,
+    spare,
+    suites,
+    traffic,
+    xflag,
+    xfrm,
+)
 
 try:
     from scapy.layers.inet import fragment
@@ -101,7 +111,7 @@ def adding():
     """Minimal and stock SAs: each is there, or not."""
     rand = random.Random(lib.SEED)
     refused = 0
-    with refuse.spares() as host, faults():
+    with spare.host() as host, faults():
         host.settings(sn_epoch=1, sn_tick_us=1000)
         sock = xfrm.Xfrm(host)
         for i in range(REQUESTS):
@@ -109,7 +119,7 @@ def adding():
             host.settings(sad_slots=1024 if i % 4 else 2)
             stock = not rand.randrange(8)
             while True:
-                r = newsa.Request(rand)
+                r = request.Request(rand)
                 extra = xflag.STOCK if stock else xflag.MINIMAL | r.extra
                 if r.documented() and not r.send(sock, extra):
                     break
@@ -131,8 +141,8 @@ def adding():
 
 def resizing():
     """sad_slots, while there is a table."""
-    with refuse.spares() as host, faults(code=text()):
-        refuse.add(host, lib.SUITE)
+    with spare.host() as host, faults(code=text()):
+        spare.add(host, lib.SUITE)
         with host.inside():
             fd = os.open("/proc/sys/net/minesp/sad_slots", os.O_RDWR)
         before, old = len(failures), host.sysctl("net.minesp.sad_slots")
