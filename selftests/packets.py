@@ -9,7 +9,6 @@ import random
 
 import lib
 from lib import inbound, kmod, scapy_peer
-from lib.scapy_peer import HEADER, ICV, IV, KEY
 
 try:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -19,6 +18,8 @@ try:
     from scapy.layers.l2 import Ether
 except ImportError:
     IP = None
+
+KEY, HEADER, IV, ICV = (scapy_peer.KEY, scapy_peer.HEADER, scapy_peer.IV, scapy_peer.ICV)
 
 
 def receive(mode, inner, outer):

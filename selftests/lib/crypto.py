@@ -44,7 +44,8 @@ def drivers(name):
     return found
 
 
-# They work on any machine, and complete at once, as what cryptd wraps has to.
+# Implementations that any machine has. They complete at once, which cryptd expects of
+# what it wraps.
 GENERIC = {
     "rfc4106(gcm(aes))": "rfc4106(gcm_base(ctr(aes-generic),ghash-generic))",
     "authenc(hmac(sha256),cbc(aes))":
@@ -56,7 +57,8 @@ GENERIC = {
 
 @contextlib.contextmanager
 def preferred(template, name="rfc4106(gcm(aes))"):
-    """Yields a function: the number of users that it has now."""
+    """SAs that are added in this block use that template around a generic implementation.
+    Yields a function that returns how many users it has."""
     generic = GENERIC[name]
     if template == "cryptd" and os.uname().release.startswith("6.1."):
         raise Skip("the cryptd of 6.1 fails the kernel's own test of it")
@@ -79,5 +81,6 @@ def preferred(template, name="rfc4106(gcm(aes))"):
 
 
 def using(template, function, *args):
+    """Calls a function whose SAs use that template."""
     with preferred(template):
         function(*args)

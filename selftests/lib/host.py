@@ -29,7 +29,8 @@ NO_ERRORS = {"InPackets", "OutPackets", "InDummies", "InDirect", "InLookup"}
 
 
 class Host:
-    """A network namespace; namespaces() makes them. name: "a" or "b"."""
+    """A network namespace, which namespaces() makes. name: "a" or "b", or "r" for a
+    router between them."""
     numbers = itertools.count()
 
     def __init__(self, name):
@@ -122,8 +123,8 @@ class Host:
         return int(current.split("(bytes),")[1].split("(packets)")[0])
 
     def sas(self, mode, inner, outer, words="", suite=SUITE, window=1024):
-        """Its SAs and policies with its peer, the only ones from now on.
-        words are added to each SA."""
+        """Replaces all its SAs and policies by new ones with its peer. words: added to
+        each SA."""
         kind = "inner" if mode == "tunnel" else "outer"
         me, peer = (f"{ADDRESSES[kind, inner][h]}/{32 if inner == 4 else 128}"
                     for h in (self.name, self.peer))

@@ -25,7 +25,7 @@ def dummy(mode, inner, outer):
         _, payload = p.datagram(b"not for you")
         p.send(p.frame(p.esp(payload, DUMMY)))
         p.counts(before, InDummies=7)
-        # Or replaying one would wear out the SA.
+        # The SA does not count dummies, or replaying one would wear it out.
         equal(p.a.carried(SPI["a"]), 0, "ip -s xfrm state")
         p.still_works()
 
@@ -70,14 +70,14 @@ def pad_length():
         bad = 0
         for n in (0, 1, 2, 30, 254):
             for padlen in {n + 1, min(n + 3, 255), 255}:
-                # A dummy would be no excuse.
+                # A dummy is not spared that check.
                 for nh in (17, DUMMY):
                     p.send(p.frame(p.esp(bytes(n), nh, padding=b"",
                                          padlen=padlen)))
                     bad += 1
         p.counts(before, InPadLength=bad, XfrmInStateProtoError=bad)
-        # Padding and nothing else: an empty payload, so the shortest of what
-        # is right. UDP finds it too short; nothing else does.
+        # Padding alone is right, though its payload is empty and UDP then finds it too
+        # short.
         p.send(p.frame(p.esp(b"", 17, padding=bytes(254))))
         p.counts(before, InPadLength=bad, XfrmInStateProtoError=bad,
                  InPackets=1)
