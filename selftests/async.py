@@ -6,10 +6,8 @@ import contextlib
 import os
 import pathlib
 
-import crypto
-import interop
 import lib
-import packets
+from lib import crypto, inbound, kmod, scapy_peer, traffic
 
 SIZES = [*range(1, 17), *range(1440, 1480), 4000, 65000]
 BURST = 200     # packets
@@ -43,13 +41,13 @@ def completions():
             write(probes, f"-:minesp/{name}\n")
 
 
-def traffic(template, *mode, name="rfc4106(gcm(aes))", **more):
+def talk(template, *mode, name="rfc4106(gcm(aes))", **more):
     with (crypto.preferred(template, name) as users,
           completions() as calls):
         with lib.hosts() as (a, b):
             a.sas(*mode, **more)
             lib.equal(users(), 2, "SAs with the cipher")
-        interop.talk("minimal", *mode, SIZES, **more)
+        traffic.talk("minimal", *mode, SIZES, **more)
         for name, n in calls().items():
             assert n > len(SIZES), f"{name} called {n} times only"
 
@@ -57,21 +55,21 @@ def traffic(template, *mode, name="rfc4106(gcm(aes))", **more):
 @contextlib.contextmanager
 def short_queue():
     """cryptd, with room for one operation on each CPU."""
-    lib.unload()
+    kmod.unload()
     drivers = [m for m in ("aesni_intel", "ghash_clmulni_intel", "crypto_simd",
-                           "cryptd") if lib.loaded(m)]
+                           "cryptd") if kmod.loaded(m)]
     lib.sh(f"modprobe -ra {' '.join(drivers)} cryptd", check=False)
     try:
-        if lib.loaded("cryptd"):
+        if kmod.loaded("cryptd"):
             raise lib.Skip("cryptd is in use")
         lib.sh("modprobe cryptd cryptd_max_cpu_qlen=1")
-        lib.load()
+        kmod.load()
         yield
     finally:
-        lib.unload()
+        kmod.unload()
         lib.sh("modprobe -r cryptd", check=False)
         lib.sh(f"modprobe -a {' '.join(drivers)} cryptd")
-        lib.load()
+        kmod.load()
 
 
 def congested():
@@ -79,9 +77,9 @@ def congested():
     with short_queue(), crypto.preferred("cryptd"), lib.hosts() as (a, b):
         for h in (a, b):
             h.sas("transport", 4, 4)
-        at_a, at_b = interop.pair(a, b, 4, "outer", packets.PORT)
+        at_a, at_b = traffic.pair(a, b, 4, "outer", scapy_peer.PORT)
         sent = [str(i).encode() for i in range(BURST)]
-        with interop.one_cpu():
+        with traffic.one_cpu():
             for data in sent:
                 at_a.send(data)
         out = lib.wait_for("all are encrypted or dropped", lambda: (
@@ -104,22 +102,22 @@ def cases():
         for mode in (("transport", 4, 4), ("transport", 6, 6),
                      ("tunnel", 6, 4)):
             yield (f"{kind}: traffic, {mode[0]} IPv{mode[1]} in IPv{mode[2]}",
-                   lambda t=kind, m=mode: traffic(t, *m))
+                   lambda t=kind, m=mode: talk(t, *m))
         for name, words in (("authenc(hmac(sha256),cbc(aes))", ""),
                             ("authencesn(hmac(sha256),cbc(aes))", "flag esn")):
             yield (f"{kind}: traffic, {name}",
-                   lambda t=kind, n=name, w=words: traffic(
+                   lambda t=kind, n=name, w=words: talk(
                        t, "tunnel", 4, 4, name=n, suite=lib.CBC, words=w))
-        yield (f"{kind}: traffic, implicit IV", lambda t=kind: traffic(
+        yield (f"{kind}: traffic, implicit IV", lambda t=kind: talk(
             t, "transport", 6, 6, words=lib.XFLAG_IMPLICIT_IV))
         for what, function, args in (
-                ("dummy packets", packets.dummy, ("transport", 4, 4)),
-                ("dummy packets, tunnel", packets.dummy, ("tunnel", 4, 6)),
-                ("changed bits", packets.changed, ()),
-                ("truncated", packets.truncated, (6,)),
-                ("absurd Pad Length", packets.pad_length, ()),
-                ("fragments", packets.fragments, (4,)),
-                ("replay", packets.replay, (32,))):
+                ("dummy packets", inbound.dummy, ("transport", 4, 4)),
+                ("dummy packets, tunnel", inbound.dummy, ("tunnel", 4, 6)),
+                ("changed bits", inbound.changed, ()),
+                ("truncated", inbound.truncated, (6,)),
+                ("absurd Pad Length", inbound.pad_length, ()),
+                ("fragments", inbound.fragments, (4,)),
+                ("replay", inbound.replay, (32,))):
             yield (f"{kind}: {what}",
                    lambda t=kind, f=function, x=args: crypto.using(t, f, *x))
 

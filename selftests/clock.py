@@ -13,12 +13,15 @@ import subprocess
 import threading
 import time
 
-import interop
 import lib
-import packets
+from lib import kmod, scapy_peer, seqno, traffic
+
+try:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+except ImportError:
+    AESGCM = None
 
 CLOCK = lib.XFLAG_CLOCK
-ESP = 14 + 20   # where it is in a frame
 LAST = 2 ** 32 - 1
 
 
@@ -26,20 +29,7 @@ def now():
     return time.clock_gettime(time.CLOCK_REALTIME)
 
 
-def recorded(wire, spi):
-    """[(SN, IV, the rest)] of what was sent since it was asked last."""
-    found = []
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            frame = wire.recv(1 << 16)
-            if frame[12:14] == b"\x08\0" and frame[23] == 50:
-                to, sn, iv = struct.unpack_from(">IIQ", frame, ESP)
-                if to == spi:
-                    found.append((sn, iv, frame[ESP + 16:]))
-    return found
-
-
-class Sender(packets.Peer):
+class Sender(scapy_peer.Peer):
     """Host a sends with SNs from the clock; b records them."""
 
     def __init__(self, a, b, tick_us, epoch, ahead, words=CLOCK, **more):
@@ -63,7 +53,7 @@ class Sender(packets.Peer):
             return False
 
     def recorded(self):
-        return recorded(self.wire, lib.SPI[self.b.name])
+        return seqno.recorded(self.wire, lib.SPI[self.b.name])
 
     def oseq(self):
         said = lib.sh(f"ip -n {self.a.ns} -s xfrm state list "
@@ -76,12 +66,7 @@ class Sender(packets.Peer):
 
 
 def sender(tick_us, ahead, **more):
-    return packets.meet(Sender, tick_us, now() - 1000, ahead, **more)
-
-
-def increasing(sns):
-    for one, two in zip(sns, sns[1:]):
-        assert one < two, f"SN {two} after {one}"
+    return scapy_peer.meet(Sender, tick_us, now() - 1000, ahead, **more)
 
 
 def different(found):
@@ -117,9 +102,9 @@ def follows():
 
 def bucket():
     """One packet a tick, bursts of sn_ahead; empty when the module is loaded."""
-    lib.unload()
+    kmod.unload()
     made = now()
-    lib.load()
+    kmod.load()
     with sender(500000, 10) as p:
         last = sent = most = 0
         ready = now()
@@ -171,16 +156,16 @@ def senders():
         found = p.recorded()
         lib.equal(len(found), threads * each, "packets")
         different(found)
-        cipher = packets.AESGCM(packets.KEY[:-4])
+        cipher = AESGCM(scapy_peer.KEY[:-4])
         by_thread = {}
         for sn, iv, text in found:
             plain = cipher.decrypt(
-                packets.KEY[-4:] + struct.pack(">Q", iv), text,
+                scapy_peer.KEY[-4:] + struct.pack(">Q", iv), text,
                 struct.pack(">II", lib.SPI["b"], sn))
             i, n = struct.unpack_from(">II", plain, 8)
             by_thread.setdefault(i, []).append((n, sn))
         for got in by_thread.values():
-            increasing([sn for _, sn in sorted(got)])
+            seqno.increasing([sn for _, sn in sorted(got)])
 
 
 def burst(p, most=60):
@@ -206,7 +191,7 @@ def added_again():
             found += burst(p)
             p.again()
         assert len(found) > 24, len(found)
-        increasing([f[0] for f in found])
+        seqno.increasing([f[0] for f in found])
         different(found)
     # Within a tick, with an SN that did not run ahead.
     with sender(1000000, 5) as p:
@@ -216,7 +201,7 @@ def added_again():
             assert p.send()
             found += p.recorded()
             p.again()
-        increasing([f[0] for f in found])
+        seqno.increasing([f[0] for f in found])
         # A counter starts again, and only its salt keeps IVs apart.
         p.a.settings(sn_mode=0)
         found = []
@@ -239,7 +224,7 @@ def elsewhere():
                 found += burst(p)
                 p.close()
                 p.a.ip("xfrm policy flush\nxfrm state flush")
-    increasing([f[0] for f in found])
+    seqno.increasing([f[0] for f in found])
     different(found)
     assert len(found) > 6 * 15, len(found)
 
@@ -255,9 +240,9 @@ def reloaded():
             found += burst(p)
             p.close()
             a.ip("xfrm state flush\nxfrm policy flush")
-            lib.unload()
-            lib.load()
-        increasing([f[0] for f in found])
+            kmod.unload()
+            kmod.load()
+        seqno.increasing([f[0] for f in found])
         different(found)
         assert len(found) > 4 * 15, len(found)
 
@@ -271,8 +256,8 @@ def clock_restored():
     finally:
         time.clock_settime(time.CLOCK_REALTIME,
                            time.clock_gettime(time.CLOCK_BOOTTIME) + offset)
-        lib.unload()
-        lib.load()
+        kmod.unload()
+        kmod.load()
 
 
 def clock_set():
@@ -290,13 +275,13 @@ def clock_set():
         for _ in range(2):
             time.clock_settime(time.CLOCK_REALTIME, now() - 600)
             sns += [one() for _ in range(3)]
-        increasing(sns)
+        seqno.increasing(sns)
         # It goes on, and does not wait for the clock to come back.
         assert sns[-1] - sns[1] < 20000, sns
         lib.equal(p.a.stats()["ClockSetBack"], 2, "ClockSetBack")
         time.clock_settime(time.CLOCK_REALTIME, now() + 1200)
         sns.append(one())
-        increasing(sns)
+        seqno.increasing(sns)
         lib.equal(p.a.stats()["ClockSetBack"], 2, "ClockSetBack")
 
 
@@ -359,7 +344,7 @@ def busy_end():
                 break
         lib.equal(found[-1][0], LAST, "last SN")
         assert now() < p.epoch + LAST * tick, "ended by the clock"
-        increasing([f[0] for f in found])
+        seqno.increasing([f[0] for f in found])
         lib.wait_for("events", lambda: sorted(events()) == [
             "hard", "hard", "soft", "soft"])
         for _ in range(3):
@@ -449,16 +434,16 @@ def cases():
                 if peer == "minimal" and window != 32:
                     continue
                 yield (f"{peer} peer, IPv{family}, replay window {window}",
-                       lambda p=peer, f=family, w=window: interop.talk(
+                       lambda p=peer, f=family, w=window: traffic.talk(
                            p, "transport", f, f, [1, 1400, 4000], window=w,
                            sn_mode=1, sn_tick_us=100, sn_ahead=100000,
                            sn_epoch=int(now()) - 100))
-        yield (f"{peer} peer, ESN", lambda p=peer: interop.talk(
+        yield (f"{peer} peer, ESN", lambda p=peer: traffic.talk(
             p, "tunnel", 6, 4, [1, 1400, 4000], "flag esn", window=4096,
             sn_mode=1, sn_tick_us=100, sn_ahead=100000,
             sn_epoch=int(now()) - 100))
     for esn in ("", "flag esn"):
-        yield (f"implicit IV {esn}", lambda w=esn: interop.talk(
+        yield (f"implicit IV {esn}", lambda w=esn: traffic.talk(
             "minimal", "transport", 6, 6, [1, 1400, 4000],
             f"{lib.XFLAG_IMPLICIT_IV_CLOCK} {w}", window=4096 if w else 0,
             sn_tick_us=100, sn_ahead=100000, sn_epoch=int(now()) - 100))

@@ -9,44 +9,27 @@ import random
 import re
 import socket
 
-import interop
 import lib
-import packets
-import pmtu
-import suites
-import xfrm
+from lib import inbound, kmod, pmtu, process, scapy_peer, suites, traffic, xfrm
 
 SIZES = [*range(1, 9), 1400, 4000]
-OFFLOADS = ("esp4_offload", "esp6_offload")
 UDP_ENCAP = 100
 MODPROBE = pathlib.Path("/proc/sys/kernel/modprobe")
 RCU = pathlib.Path("/sys/module/rcutree/parameters")
 
 
 def talk(a, b, family):
-    interop.udp(a, b, family, "outer", SIZES)
+    traffic.udp(a, b, family, "outer", SIZES)
 
 
 def is_minimal(host, family):
     """Which kind of SA carries a packet?"""
-    before = host.stats()["OutPackets"] if lib.loaded("minesp") else 0
-    with host.socket(lib.families(host.address(family)),
+    before = host.stats()["OutPackets"] if kmod.loaded("minesp") else 0
+    with host.socket(lib.family_of(host.address(family)),
                      socket.SOCK_DGRAM) as sock:
         sock.sendto(b"x", (lib.ADDRESSES["outer", family][host.peer], 9))
-    after = host.stats()["OutPackets"] if lib.loaded("minesp") else 0
+    after = host.stats()["OutPackets"] if kmod.loaded("minesp") else 0
     return after > before
-
-
-@contextlib.contextmanager
-def restored():
-    """minesp is loaded, and esp4 and esp6 can be, whatever happened."""
-    try:
-        yield
-    finally:
-        lib.sh("rmmod esp4_offload esp6_offload", check=False)
-        lib.sh("modprobe -a esp4 esp6", check=False)
-        if not lib.loaded("minesp"):
-            lib.load()
 
 
 @contextlib.contextmanager
@@ -62,14 +45,14 @@ def written(path, value):
 
 def before_and_after():
     """A stock SA from before minesp is there outlives it, unharmed."""
-    with restored(), contextlib.ExitStack() as stack:
-        lib.unload()
+    with kmod.restored(), contextlib.ExitStack() as stack:
+        kmod.unload()
         a, b = stack.enter_context(lib.hosts())
         for family in (4, 6):
             for h in (a, b):
                 h.sas("transport", family, family)
             talk(a, b, family)
-            lib.load()
+            kmod.load()
             for _ in range(2):
                 lib.equal(is_minimal(a, family), False, "minimal")
                 talk(a, b, family)
@@ -78,8 +61,8 @@ def before_and_after():
                 for h in (a, b):
                     h.sas("transport", family, family)
                 talk(a, b, family)
-                lib.load()
-            lib.unload()
+                kmod.load()
+            kmod.unload()
             talk(a, b, family)
 
 
@@ -98,7 +81,7 @@ def both_kinds():
                         xfrm policy add src {src} dst {dst} {ports} dir {way[d]} tmpl src {src} dst {dst} proto esp reqid {port} mode transport
                     """)
         for (family, port), flag in kinds.items():
-            ends = [h.socket(lib.families(h.address(family)), socket.SOCK_DGRAM)
+            ends = [h.socket(lib.family_of(h.address(family)), socket.SOCK_DGRAM)
                     for h in (a, b)]
             ends[1].bind((b.address(family), port))
             before = a.stats(), b.stats()
@@ -125,16 +108,16 @@ def udp_encapsulated():
             sock.bind(("0.0.0.0", 4500))
             sock.setsockopt(socket.IPPROTO_UDP, UDP_ENCAP, xfrm.UDP_ENCAP_ESPINUDP)
             h.sas("tunnel", 4, 4, f"{lib.XFLAG_STOCK} encap espinudp 4500 4500 0.0.0.0")
-        interop.udp(a, b, 4, "inner", SIZES)
+        traffic.udp(a, b, 4, "inner", SIZES)
         lib.equal((a.errors(), b.errors()), ({}, {}), "errors")
 
 
 def second_copy():
     """The same module by another name finds its places taken, and leaves."""
     # Not in paths, by which coverage is counted.
-    image = re.sub(b"minesp(?!/)", b"minesq", lib.image())
+    image = re.sub(b"minesp(?!/)", b"minesq", kmod.image())
     try:
-        lib.libc("init_module", image, len(image), b"")
+        kmod.insert(image)
     except OSError as e:
         lib.equal(e.errno, errno.EEXIST, "error")
     else:
@@ -149,7 +132,7 @@ def second_copy():
 
 def unload_refused():
     """While minimal SAs exist, and while minesp needs esp4 and esp6."""
-    with restored():
+    with kmod.restored():
         with lib.hosts() as (a, b):
             a.sas("transport", 4, 4)
             said = lib.sh("rmmod minesp", check=False)
@@ -157,10 +140,10 @@ def unload_refused():
             said = lib.sh("rmmod esp4; rmmod esp6", check=False)
             assert said.count("in use") == 2, said
             a.ip("xfrm state flush")
-            lib.unload()
-            lib.equal(lib.loaded("minesp"), False, "minesp loaded")
+            kmod.unload()
+            lib.equal(kmod.loaded("minesp"), False, "minesp loaded")
             # A stock SA holds esp4, and not minesp.
-            lib.load()
+            kmod.load()
             a.sas("transport", 4, 4, lib.XFLAG_STOCK)
             lib.sh("rmmod minesp")
             said = lib.sh("rmmod esp4", check=False)
@@ -172,14 +155,14 @@ def unload_refused():
 def any_order(seed):
     """Modules come and go at random; after each step whatever is there works."""
     rand = random.Random(seed)
-    modules = ("esp4", "esp6", *OFFLOADS, "xfrm_interface", "minesp", "minesp")
-    with restored(), lib.hosts() as (a, b):
+    modules = ("esp4", "esp6", *kmod.OFFLOADS, "xfrm_interface", "minesp", "minesp")
+    with kmod.restored(), lib.hosts() as (a, b):
         for step in range(40):
             module = rand.choice(modules)
-            if lib.loaded(module):
+            if kmod.loaded(module):
                 lib.sh(f"rmmod {module}", check=False)  # may be in use
             elif module == "minesp":
-                lib.load()
+                kmod.load()
             else:
                 lib.sh(f"modprobe {module}")
             if step % 4 == 3:
@@ -189,7 +172,7 @@ def any_order(seed):
                     h.sas("transport", family, family, words)
                 talk(a, b, family)
                 lib.equal(is_minimal(a, family),
-                          lib.loaded("minesp") and not words, "minimal")
+                          kmod.loaded("minesp") and not words, "minimal")
                 if rand.random() < 0.7:
                     for h in (a, b):
                         h.ip("xfrm policy flush\nxfrm state flush")
@@ -197,11 +180,11 @@ def any_order(seed):
 
 def padded_frames():
     """Dummies of all lengths that do not fill a frame of Ethernet."""
-    suite = suites.Halves("ecb(cipher_null)", 0, "xcbc(aes)")
-    with packets.meet(suites.Peer, "transport", 4, 4, suite) as p:
+    suite = suites.Authenc("ecb(cipher_null)", 0, "xcbc(aes)")
+    with scapy_peer.suite_peer("transport", 4, 4, suite) as p:
         before = p.counters()
         for n in range(6):
-            p.send(p.frame(p.esp(random.randbytes(n), packets.DUMMY)))
+            p.send(p.frame(p.esp(random.randbytes(n), scapy_peer.DUMMY)))
         p.counts(before, InDummies=6)
         p.still_works()
 
@@ -210,12 +193,12 @@ def not_by_gro(family):
     """GRO looks into tunnels, whose headers are no part of what the ICV covers, and at
     packets that are not for this host, such as those it has sent. And the mark of an SA
     is set after its look-up."""
-    with packets.meet(packets.Peer, "transport", family, family,
+    with scapy_peer.meet(scapy_peer.Peer, "transport", family, family,
                       words="mark 0 mask 0xff output-mark 1 mask 0xff") as p:
         p.app.send(b"away")
         away = p.capture()
         # Where esp6_offload looks for an extension header before ESP, it finds one.
-        header = p.ip(4, "outer", proto=50) if family == 4 else packets.IPv6(
+        header = p.ip(4, "outer", proto=50) if family == 4 else scapy_peer.IPv6(
             src="3200::1", dst=p.a.address(6), nh=50)
         nh, payload = p.datagram(b"inside")
         p.send(away)
@@ -227,19 +210,15 @@ def not_by_gro(family):
 def offload_loaded(peer, mode, inner, outer):
     """esp4_offload and esp6_offload would like to take our SAs for theirs: in
     software when sending, in GRO when receiving."""
-    with restored():
-        lib.sh(f"modprobe -a {' '.join(OFFLOADS)}")
-        lib.GRO = True
-        try:
-            interop.talk(peer, mode, inner, outer, SIZES)
-            if peer == "minimal":
-                packets.dummy(mode, inner, outer)
-                packets.replay(32)
-                not_by_gro(outer)
-            if (peer, outer) == ("minimal", 4):
-                padded_frames()
-        finally:
-            lib.GRO = False
+    with kmod.restored(), lib.gro():
+        lib.sh(f"modprobe -a {' '.join(kmod.OFFLOADS)}")
+        traffic.talk(peer, mode, inner, outer, SIZES)
+        if peer == "minimal":
+            inbound.dummy(mode, inner, outer)
+            inbound.replay(32)
+            not_by_gro(outer)
+        if (peer, outer) == ("minimal", 4):
+            padded_frames()
 
 
 def migrated():
@@ -274,25 +253,25 @@ def while_it_goes(module):
     and nothing has changed."""
     if not RCU.is_dir():
         raise lib.Skip("RCU cannot be made slow")
-    image = lib.image()
+    image = kmod.image()
     state = pathlib.Path(f"/sys/module/{module}/initstate")
 
     def refused():
-        lib.unload()
+        kmod.unload()
         lib.sh("modprobe -a esp4 esp6")
-        going = lib.process(lib.sh, f"rmmod {module}")
+        going = process.start(lib.sh, f"rmmod {module}")
         with contextlib.suppress(OSError):      # it is gone
             lib.wait_for("it goes", lambda: state.read_text() == "going\n")
         try:
-            lib.libc("init_module", image, len(image), b"")
+            kmod.insert(image)
         except OSError as e:
-            lib.equal((e.errno, lib.loaded("minesp")), (errno.EBUSY, False), "error")
+            lib.equal((e.errno, kmod.loaded("minesp")), (errno.EBUSY, False), "error")
             return True
         finally:
-            lib.ended([going])
+            process.join([going])
 
     # It goes for as long as RCU's grace period takes: up to a second then.
-    with (restored(), written(MODPROBE, ""),
+    with (kmod.restored(), written(MODPROBE, ""),
           written(RCU / "jiffies_till_first_fqs", 1000),
           written(RCU / "jiffies_till_next_fqs", 1000)):
         lib.wait_for("minesp is refused", refused, 10 * lib.TIMEOUT)
@@ -300,16 +279,16 @@ def while_it_goes(module):
 
 def alone():
     """Without esp4 and esp6 minesp receives by itself."""
-    with restored():
+    with kmod.restored():
         # What else is wanted is there first, then nothing is loaded on demand.
-        interop.talk("minimal", "transport", 4, 4, [1])
-        lib.unload()
+        traffic.talk("minimal", "transport", 4, 4, [1])
+        kmod.unload()
         with written(MODPROBE, "/bin/false"):
             lib.wait_for("esp4 and esp6 are gone", lambda: not lib.sh(
                 "rmmod esp4 esp6 2>&1 | grep 'in use'", check=False))
-            lib.load()
+            kmod.load()
             for mode in (("transport", 4, 4), ("tunnel", 4, 6)):
-                interop.talk("minimal", *mode, SIZES)
+                traffic.talk("minimal", *mode, SIZES)
                 # ICMP about our packets comes to our error handlers.
                 pmtu.found(*mode, "")
             with lib.hosts() as (a, _):
@@ -317,7 +296,7 @@ def alone():
                             f"esp spi 0x1000 {lib.AEAD} {lib.KEYS[128]} 128 "
                             f"{lib.XFLAG_STOCK}", check=False)
                 assert "own ESP is not there" in said, said
-            lib.unload()
+            kmod.unload()
 
 
 def cases():

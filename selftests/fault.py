@@ -20,14 +20,25 @@ import random
 import socket
 import struct
 
-import crypto
-import interop
 import lib
-import newsa
-import packets
-import refuse
-import suites
-import xfrm
+from lib import (
+    crypto,
+    debugfs,
+    kmod,
+    libc,
+    request,
+    scapy_peer,
+    spare,
+    suites,
+    traffic,
+    xflag,
+    xfrm,
+)
+
+try:
+    from scapy.layers.inet import fragment
+except ImportError:
+    fragment = None
 
 ROUNDS = int(os.environ.get("MINESP_FAULT", 1))
 REQUESTS = 10               # SAs, each added until no allocation is left to fail
@@ -55,7 +66,7 @@ def function(name):
 def faults(percent=0, sleeping=True, code=(0, 2 ** 64 - 1)):
     """Allocations fail below that code: one of a thread that says so in its
     fail-nth, and so many percent of all. sleeping: those that may, too."""
-    where = [lib.debugfs(name) for name in ("failslab", "fail_page_alloc")]
+    where = [debugfs.path(name) for name in ("failslab", "fail_page_alloc")]
 
     def setting(**values):
         for name, value in values.items():
@@ -98,9 +109,9 @@ def each(act, first=1, step=1):
 
 def adding():
     """Minimal and stock SAs: each is there, or not."""
-    rand = random.Random(newsa.SEED)
+    rand = random.Random(lib.SEED)
     refused = 0
-    with refuse.spares() as host, faults():
+    with spare.host() as host, faults():
         host.settings(sn_epoch=1, sn_tick_us=1000)
         sock = xfrm.Xfrm(host)
         for i in range(REQUESTS):
@@ -108,13 +119,13 @@ def adding():
             host.settings(sad_slots=1024 if i % 4 else 2)
             stock = not rand.randrange(8)
             while True:
-                r = newsa.Request(rand)
-                extra = newsa.STOCK if stock else newsa.MINIMAL | r.extra
+                r = request.Request(rand)
+                extra = xflag.STOCK if stock else xflag.MINIMAL | r.extra
                 if r.documented() and not r.send(sock, extra):
                     break
             sock.flush()
             for failed, err in each(lambda: r.send(sock, extra)):
-                what = f"MINESP_SEED={newsa.SEED} request {i}, {r}: {err}"
+                what = f"MINESP_SEED={lib.SEED} request {i}, {r}: {err}"
                 if isinstance(err, OSError):        # no memory for the answer
                     lib.equal(err.errno, errno.ENOBUFS, what)
                     sock.sock.close()
@@ -130,8 +141,8 @@ def adding():
 
 def resizing():
     """sad_slots, while there is a table."""
-    with refuse.spares() as host, faults(code=text()):
-        refuse.add(host, lib.SUITE)
+    with spare.host() as host, faults(code=text()):
+        spare.add(host, lib.SUITE)
         with host.inside():
             fd = os.open("/proc/sys/net/minesp/sad_slots", os.O_RDWR)
         before, old = len(failures), host.sysctl("net.minesp.sad_slots")
@@ -153,8 +164,8 @@ def namespaces():
     def unshare():
         here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         try:
-            lib.libc("unshare", lib.CLONE_NEWNET)
-            lib.libc("setns", here, lib.CLONE_NEWNET)
+            libc.call("unshare", libc.CLONE_NEWNET)
+            libc.call("setns", here, libc.CLONE_NEWNET)
         finally:
             os.close(here)
 
@@ -169,18 +180,18 @@ def namespaces():
 
 def loading(first):
     """The module is loaded, or not. Each third allocation: it takes seconds."""
-    image = lib.image()
-    lib.unload()
+    image = kmod.image()
+    kmod.unload()
     before = len(failures)
     try:
         with faults(code=function("do_init_module")):
             for failed, result in each(
-                    lambda: lib.libc("init_module", image, len(image), b""), first, 3):
-                lib.equal(lib.loaded("minesp"), result is None, "loaded")
+                    lambda: kmod.insert(image), first, 3):
+                lib.equal(kmod.loaded("minesp"), result is None, "loaded")
                 assert failed or not result, result
-                lib.unload()
+                kmod.unload()
     finally:
-        lib.load()
+        kmod.load()
     assert any(failures[before:]), "nothing failed"
 
 
@@ -205,7 +216,7 @@ class Wire:
 
 
 def sending(mode, inner, outer, suite):
-    with packets.meet(suites.Peer, mode, inner, outer, suite) as p, faults():
+    with scapy_peer.suite_peer(mode, inner, outer, suite) as p, faults():
         wire = Wire(p.a)
         page = os.memfd_create("page")
         os.write(page, SECRET * 80)
@@ -240,7 +251,7 @@ def tun(host):
 
 
 def receiving(mode, inner, outer, suite):
-    with packets.meet(suites.Peer, mode, inner, outer, suite) as p, faults(), \
+    with scapy_peer.suite_peer(mode, inner, outer, suite) as p, faults(), \
             tun(p.a) as fd:
         p.app.setblocking(False)
 
@@ -257,8 +268,8 @@ def receiving(mode, inner, outer, suite):
 
             def make():
                 esp = p.esp(payload, nh)
-                packet = p.frame(esp if good else packets.spoilt(esp))
-                ip[:] = map(bytes, packets.fragment(packet, cut) if cut else [packet])
+                packet = p.frame(esp if good else scapy_peer.spoilt(esp))
+                ip[:] = map(bytes, fragment(packet, cut) if cut else [packet])
 
             make()
             for failed, result in each(write):
@@ -276,7 +287,7 @@ def at_random(mode, inner, outer):
     with lib.hosts() as (a, b):
         for h in (a, b):
             h.sas(mode, inner, outer)
-        ends = interop.pair(a, b, inner, kind, packets.PORT)
+        ends = traffic.pair(a, b, inner, kind, scapy_peer.PORT)
         wires = [Wire(h) for h in (a, b)]
         sent, got, seen = set(), 0, 0
         for end in ends:
@@ -314,19 +325,19 @@ def at_random(mode, inner, outer):
 
 
 def enough():
-    lib.ksft.print_msg(f"{sum(failures)} allocations have failed in turn")
+    lib.print_msg(f"{sum(failures)} allocations have failed in turn")
     assert sum(failures) > 1000 * ROUNDS, f"only {sum(failures)}"
 
 
 def cases():
-    lib.debugfs("failslab")
-    known = dict(suites.suites())
+    debugfs.path("failslab")
+    known = dict(suites.explicit_iv())
     # Modes and suites know nothing of each other.
     chosen = [("AES-GCM-16 128", mode) for mode in lib.MODES]
     chosen += [("cbc(aes) 128, hmac(sha256)", mode) for mode in lib.MODES[::5]]
     for i in range(ROUNDS):
         n = f", round {i + 1}" if ROUNDS > 1 else ""
-        yield f"adding SAs, seed {newsa.SEED}{n}", adding
+        yield f"adding SAs, seed {lib.SEED}{n}", adding
         yield f"resizing the table{n}", resizing
         yield f"making namespaces{n}", namespaces
         first = random.randint(1, 3)

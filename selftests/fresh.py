@@ -5,16 +5,15 @@ the peer, whose clock may be wrong."""
 import contextlib
 import time
 
-import interop
 import lib
-import packets
+from lib import scapy_peer, traffic
 
 TICK_US = 1000
 AGE = AHEAD = 3     # seconds
 FRESH = lib.XFLAG_FRESH
 
 
-class Peer(packets.Peer):
+class Peer(scapy_peer.Peer):
     """A peer that sends with SNs from its clock; a receives."""
 
     def __init__(self, a, b, window, words):
@@ -42,7 +41,7 @@ class Peer(packets.Peer):
 
 
 def peer(window=32, words=FRESH):
-    return packets.meet(Peer, window, words)
+    return scapy_peer.meet(Peer, window, words)
 
 
 def window(size):
@@ -50,7 +49,7 @@ def window(size):
     with peer(size) as p:
         for skew in (-900, -AGE - 1):
             p.old(p.packet(skew=skew))
-        p.old(p.esp(b"", packets.DUMMY, seq=1))
+        p.old(p.esp(b"", scapy_peer.DUMMY, seq=1))
         for skew in (3600, AHEAD + 1):
             p.new(p.packet(skew=skew))
         # Neither has moved the window. Within the limits all is well.
@@ -80,7 +79,7 @@ def forged():
     """Without the key nobody gets as far as that."""
     with peer() as p:
         esp = p.packet(skew=-900)
-        p.dropped(packets.spoilt(esp), InIcvWrong=1,
+        p.dropped(scapy_peer.spoilt(esp), InIcvWrong=1,
                   XfrmInStateProtoError=1)
 
 
@@ -134,7 +133,7 @@ def cases():
     for skew in (-60, -1, 1, 60):
         yield f"clocks {skew} seconds apart", lambda n=skew: clocks(n)
     for words, name in (("", "32 bits"), ("flag esn", "ESN")):
-        yield f"both ends by the clock, {name}", lambda w=words: interop.talk(
+        yield f"both ends by the clock, {name}", lambda w=words: traffic.talk(
             "minimal", "transport", 6, 6, [1, 1400, 4000], w,
             window=4096 if w else 0, sn_mode=1, rx_fresh=1, sn_tick_us=100,
             sn_ahead=100000, sn_epoch=int(time.time()) - 100)

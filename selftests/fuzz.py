@@ -13,11 +13,9 @@ import socket
 import struct
 
 import lib
-import packets
-import suites
+from lib import kmod, scapy_peer, suites
 
 COUNT = int(os.environ.get("MINESP_FUZZ", 300))
-SEED = int(os.environ.get("MINESP_SEED", random.randrange(2 ** 32)))
 XFRM_MAX_DEPTH = 6      # how many SAs a packet may come through
 LENGTHS = (0, 1, 8, 15, 16, 40, 200)
 
@@ -68,7 +66,7 @@ class Wire:
         self.v4 = p.outer == 4
         mac = [bytes.fromhex(h.mac.replace(":", "")) for h in (p.a, p.b)]
         self.ether = mac[0] + mac[1] + (b"\x08\0" if self.v4 else b"\x86\xdd")
-        self.addresses = b"".join(socket.inet_pton(lib.families(x), x) for x in
+        self.addresses = b"".join(socket.inet_pton(lib.family_of(x), x) for x in
                                   (p.b.address(p.outer), p.a.address(p.outer)))
 
     def ip(self, payload, options=b"", fragment=0, ident=0):
@@ -117,7 +115,7 @@ class Wire:
         return out
 
 
-class Peer(suites.Peer):
+class Peer(scapy_peer.SuitePeer):
     def __init__(self, a, b, *args):
         super().__init__(a, b, *args, window=0)
         self.fast = Wire(self)
@@ -182,9 +180,8 @@ def anything(p, rand, count):
             inner += bytes(padlen)
             if p.mode == "transport":
                 nested += min(depth, XFRM_MAX_DEPTH - 1)
-        plain = packets._ESPPlain(spi=lib.SPI["a"], seq=i + 1, data=inner,
-                                  padding=b"", padlen=padlen, nh=nh)
-        p.wire.send(p.fast.frame(p.seal(plain)))
+        esp = p.esp(inner, nh, seq=i + 1, padding=b"", padlen=padlen)
+        p.wire.send(p.fast.frame(esp))
         if not i % 64:
             list(p.arrived())
     lib.equal(taken(p) - before, count + nested, "packets whose ICV was right")
@@ -194,7 +191,7 @@ def anything(p, rand, count):
 def fuzz(suite, name, modes):
     with lib.hosts() as (a, b):
         for mode in modes:
-            seed = f"{SEED} {name} {mode}"
+            seed = f"{lib.SEED} {name} {mode}"
             rand = random.Random(seed)
             with contextlib.closing(Peer(a, b, *mode, suite)) as p:
                 try:
@@ -203,16 +200,16 @@ def fuzz(suite, name, modes):
                     p.app.settimeout(lib.TIMEOUT)
                     p.still_works()
                 except Exception as e:
-                    raise AssertionError(f"MINESP_SEED={SEED} {mode}: {e}") from e
-    lib.released()
+                    raise AssertionError(f"MINESP_SEED={lib.SEED} {mode}: {e}") from e
+    kmod.released()
 
 
 def cases():
-    known = [case for case in suites.suites() if "192" not in case[0]]
-    known += [(f"{name}, implicit IV", suite) for name, suite in suites.implicit()]
+    known = [case for case in suites.explicit_iv() if "192" not in case[0]]
+    known += [(f"{name}, implicit IV", suite) for name, suite in suites.implicit_iv()]
     for i, (name, suite) in enumerate(known):
         # Each mode with each second suite
-        yield (f"{name}, seed {SEED}", lambda s=suite, n=name, m=lib.MODES[i % 2::2]:
+        yield (f"{name}, seed {lib.SEED}", lambda s=suite, n=name, m=lib.MODES[i % 2::2]:
                fuzz(s, n, m))
 
 

@@ -3,7 +3,6 @@
 """A real IKE daemon, strongSwan, on both hosts: it negotiates keys, SPIs and
 suites, with a stock peer and a minimal one, and rekeys again and again under
 traffic that loses no packet."""
-import contextlib
 import functools
 import os
 import pathlib
@@ -14,8 +13,8 @@ import tempfile
 import threading
 import time
 
-import interop
 import lib
+from lib import traffic
 
 DAEMON = "charon-systemd"
 PORT = 6000
@@ -139,8 +138,9 @@ class Ike:
         return found
 
 
-@contextlib.contextmanager
+@lib.fixture
 def daemons(peer):
+    """They take long to start, so all suites use the same."""
     with lib.hosts() as (a, b), tempfile.TemporaryDirectory() as folder:
         if peer == "stock":
             b.settings(enabled=0)
@@ -160,7 +160,7 @@ class Traffic(threading.Thread):
 
     def __init__(self, a, b, family, kind):
         super().__init__(daemon=True)
-        self.ends = interop.pair(a, b, family, kind, PORT)
+        self.ends = traffic.pair(a, b, family, kind, PORT)
         self.sent, self.back, self.done = 0, set(), False
 
     def run(self):
@@ -219,19 +219,19 @@ def suite(ikes, peer, rekeys, mode, inner, outer, proposal, algorithms):
         i.configure(mode, inner, outer, proposal)
     ikes[0].swanctl("--initiate --child child --timeout 20")
     negotiated(ikes, peer, algorithms)
-    with Traffic(a, b, inner, "inner" if mode == "tunnel" else "outer") as traffic:
+    with Traffic(a, b, inner, "inner" if mode == "tunnel" else "outer") as sender:
         spis = set(ikes[0].sas())
         for n in range(rekeys):
             ikes[n % 2].swanctl("--rekey --child child")
             # A new pair, some packets, and the old one gone
             lib.wait_for("new SAs", lambda: set(ikes[0].sas()) - spis)
-            sent = traffic.sent
-            lib.wait_for("packets", lambda: traffic.sent > sent + 20)
+            sent = sender.sent
+            lib.wait_for("packets", lambda: sender.sent > sent + 20)
             lib.wait_for("old SAs gone", lambda: len(ikes[0].sas()) == 2 and
                          not set(ikes[0].sas()) & spis)
             spis = set(ikes[0].sas())
-        lib.equal(traffic.lost(), [], f"lost of {traffic.sent}")
-        interop.went_as_esp(a, b, peer, traffic.sent, before)
+        lib.equal(sender.lost(), [], f"lost of {sender.sent}")
+        traffic.went_as_esp(a, b, peer, sender.sent, before)
     negotiated(ikes, peer, algorithms)
     for h in (a, b):
         lib.equal(h.errors(), {}, "errors")
@@ -255,20 +255,14 @@ SUITES = {
 }
 
 
-@functools.cache
-def running(peer):
-    """Daemons for all suites, since they take long to start."""
-    return lib.keep(daemons(peer))
-
-
 def session(peer, *args):
-    ikes = running(peer)
+    ikes = daemons(peer)
     try:
         for i in ikes:
             i.wait()
         suite(ikes, peer, *args)
     except Exception as e:
-        running.cache_clear()   # new ones for the next suite
+        daemons.cache_clear()   # new ones for the next suite
         logs = "\n".join(i.log()[-3000:] for i in ikes)
         raise AssertionError(f"{e}\n{logs}") from e
 

@@ -6,6 +6,7 @@ import os
 import re
 
 import lib
+from lib import debugfs
 
 COMPLAINT = re.compile(
     r"WARNING:|BUG:|Oops|general protection|KASAN|UBSAN|KCSAN(?!_STRICT)|KMEMLEAK|"
@@ -38,7 +39,7 @@ def log():
 
 def leaks():
     """Memory that nobody points to, and that is old enough to be a leak."""
-    kmemleak = lib.debugfs("kmemleak")
+    kmemleak = debugfs.path("kmemleak")
     # What the first scan finds may only have been on its way.
     for _ in range(2):
         kmemleak.write_text("scan")

@@ -7,6 +7,7 @@ import pathlib
 import re
 
 import lib
+from lib import debugfs
 
 
 def results():
@@ -21,7 +22,7 @@ def results():
         except AssertionError as e:
             raise lib.Skip("no minesp_kunit") from e
     try:
-        for path in sorted(lib.debugfs("kunit").glob("minesp_*/results")):
+        for path in sorted(debugfs.path("kunit").glob("minesp_*/results")):
             said = []
             for line in path.read_text().splitlines():
                 verdict = re.match(r" +(not )?ok \d+ (\w+)", line)

@@ -8,164 +8,25 @@ was refused.
 MINESP_REQUESTS: how many (800). MINESP_SEED: what they are made from."""
 import os
 import random
-import socket
-import struct
 
 import lib
-import refuse
-import xfrm
+from lib import request, spare, xflag, xfrm
 
 COUNT = int(os.environ.get("MINESP_REQUESTS", 800))
-SEED = int(os.environ.get("MINESP_SEED", random.randrange(2 ** 32)))
-
-MINIMAL, STOCK, CLOCK, COUNTER, FRESH, ANY_AGE, IMPLICIT, NEW_KEY = (
-    1 << n for n in range(24, 32))
-OSEQ_MAY_WRAP = 2
-TRANSPORT, TUNNEL = 0, 1
-
-# What the documentation accepts. aead: bytes of the key, bits of the ICV
-AES = (16, 24, 32)
-AEADS = {"rfc4106(gcm(aes))": ({n + 4 for n in AES}, {128}),
-         "rfc7539esp(chacha20,poly1305)": ({36}, {128}),
-         "rfc4309(ccm(aes))": ({n + 3 for n in AES}, {64, 128}),
-         "rfc4543(gcm(aes))": ({n + 4 for n in AES}, {128})}
-IMPLICITS = {("rfc4106(gcm(aes))", 128), ("rfc7539esp(chacha20,poly1305)", 128),
-             ("rfc4309(ccm(aes))", 64)}
-ENCS = {"cbc(aes)": set(AES), "rfc3686(ctr(aes))": {n + 4 for n in AES},
-        "ecb(cipher_null)": {0}}
-DEFAULT_ICV = {"hmac(sha256)": 96, "hmac(sha512)": 256, "xcbc(aes)": 96,
-               "cmac(aes)": 96}
-# Attributes that may say anything, since minesp does not look at them
-OTHERS = [*{*range(1, 40)} - {xfrm.XFRMA_ALG_AUTH, xfrm.XFRMA_ALG_CRYPT,
-                              xfrm.XFRMA_ALG_AEAD, xfrm.XFRMA_ALG_AUTH_TRUNC,
-                              xfrm.XFRMA_ENCAP, xfrm.XFRMA_TFCPAD,
-                              xfrm.XFRMA_SA_EXTRA_FLAGS}]
-
-
-class Request:
-    """A random one."""
-
-    def __init__(self, rand):
-        def often(value, *others):
-            """Mostly value."""
-            return value if rand.randrange(6) else rand.choice(others)
-
-        self.fields = dict(
-            spi=often(0x1000 + rand.getrandbits(16), 0, 1, 255, 256, 2 ** 32 - 1),
-            mode=often(rand.choice((TRANSPORT, TUNNEL)), 2, 3, 4, 5, 255),
-            flags=often(0, 1, 2, 4, 8, 32, 64, 128, rand.getrandbits(8)),
-            window=often(32, 0, 1, 33, 64, 255),
-            family=often(socket.AF_INET, socket.AF_INET6, 0, 77))
-        self.extra = 0
-        if not rand.randrange(3):
-            for bit in (CLOCK, COUNTER, FRESH, ANY_AGE, IMPLICIT, NEW_KEY):
-                self.extra |= rand.choice((0, 0, 0, bit))
-            self.extra |= rand.choice((0, 0, 0, 1, OSEQ_MAY_WRAP, 3))
-        self.aead = self.enc = self.auth = None
-        self.attributes = []
-        if rand.randrange(2):
-            name = often(rand.choice([*AEADS]), "gcm(aes)", "ccm(aes)", "cbc(aes)",
-                         "", "x" * 63)
-            keys, icvs = AEADS.get(name, ({20}, {128}))
-            self.aead = (name, often(rand.choice([*keys]), 0, 1, 19, 21, 37, 64),
-                         often(rand.choice([*icvs]), 0, 8, 32, 96, 104, 127, 256))
-        if not self.aead or not rand.randrange(20):
-            name = often(rand.choice([*ENCS]), *refuse.WEAK_CIPHERS, "ecb(aes)",
-                         "rfc4106(gcm(aes))", "")
-            keys = ENCS.get(name, {refuse.WEAK_CIPHERS.get(name, 16)})
-            self.enc = name, often(rand.choice([*keys]), 0, 7, 17, 20, 33, 64)
-        if not self.aead and rand.randrange(12) or not rand.randrange(20):
-            name = often(rand.choice([*refuse.AUTHS]), *refuse.WEAK_AUTHS,
-                         "digest_null", "sha256", "")
-            key, icv = (refuse.AUTHS | refuse.WEAK_AUTHS).get(name, (0, 0))
-            self.auth = (name, often(key, 0, 1, 16, 31, 33, 65, 200),
-                         often(icv, 0, 8, 96, 128, 160, 4096, None))
-        if not rand.randrange(12):
-            self.enc = None
-        if self.aead:
-            name, key, icv = self.aead
-            self.attributes.append((xfrm.XFRMA_ALG_AEAD, xfrm.algorithm(
-                name, rand.randbytes(key), icv)))
-        if self.enc:
-            name, key = self.enc
-            self.attributes.append((xfrm.XFRMA_ALG_CRYPT, xfrm.algorithm(
-                name, rand.randbytes(key))))
-        if self.auth:
-            name, key, icv = self.auth
-            kind = xfrm.XFRMA_ALG_AUTH if icv is None else xfrm.XFRMA_ALG_AUTH_TRUNC
-            self.attributes.append((kind, xfrm.algorithm(
-                name, rand.randbytes(key), icv)))
-        self.encap = not rand.randrange(15)
-        if self.encap:
-            self.attributes.append((xfrm.XFRMA_ENCAP, struct.pack(
-                "=HHHH16x", rand.choice((2, 2, 1, 7, 99)), 4500, 4500, 0)))
-        self.tfcpad = 0
-        if not rand.randrange(15):
-            self.tfcpad = rand.choice((0, 1, 512, 2 ** 32 - 1))
-            self.attributes.append((xfrm.XFRMA_TFCPAD,
-                                    struct.pack("=I", self.tfcpad)))
-        if self.fields["flags"] & 128 or not rand.randrange(8):
-            words, window = rand.choice(((1, 32), (4, 128), (128, 4096), (1, 33),
-                                         (0, 0), (4, 0)))
-            self.attributes.append((xfrm.XFRMA_REPLAY_ESN_VAL, struct.pack(
-                "=6I", words, 0, 0, 0, 0, window) + bytes(4 * words)))
-        for kind, lengths in ((xfrm.XFRMA_MARK, (8,)), (xfrm.XFRMA_IF_ID, (4,)),
-                              (xfrm.XFRMA_SRCADDR, (16,)),
-                              (rand.choice(OTHERS), (0, 1, 4, 8, 100))):
-            if not rand.randrange(20):
-                self.attributes.append((kind, rand.randbytes(rand.choice(lengths))))
-
-    def send(self, sock, extra):
-        return sock.ask(xfrm.XFRM_MSG_NEWSA, xfrm.usersa(**self.fields) + b"".join(
-            xfrm.attribute(*a) for a in
-            (*self.attributes, (xfrm.XFRMA_SA_EXTRA_FLAGS, struct.pack("=I", extra)))))
-
-    def documented(self):
-        """Whether a minimal SA can be like this, by user.rst and clock.rst. The
-        namespace has an epoch."""
-        extra, esn = self.extra, self.fields["flags"] & 128
-        if self.aead:
-            name, key, icv = self.aead
-            keys, icvs = AEADS.get(name, ((), ()))
-            suite = key in keys and icv in icvs
-            implicit = (name, icv) in IMPLICITS
-        else:
-            implicit = False
-            suite = self.enc and self.auth and self.auth[0] in refuse.AUTHS
-            if suite:
-                mac, key, icv = self.auth
-                if not icv:
-                    icv = DEFAULT_ICV[mac]
-                suite = (self.enc[1] in ENCS.get(self.enc[0], ()) and
-                         (key, icv) == refuse.AUTHS[mac])
-        return bool(
-            suite and self.fields["spi"] > 255 and
-            self.fields["mode"] in (TRANSPORT, TUNNEL) and not self.encap and
-            not self.tfcpad and not extra & OSEQ_MAY_WRAP and
-            not (extra & CLOCK and extra & COUNTER) and
-            not (extra & FRESH and extra & ANY_AGE) and
-            # The epoch is long ago: 32 bits of SNs are used up.
-            (esn or not extra & CLOCK) and
-            (not extra & IMPLICIT or implicit and extra & (CLOCK | NEW_KEY)))
-
-    def __str__(self):
-        return (f"{self.fields} extra {self.extra:#x} aead {self.aead} "
-                f"enc {self.enc} auth {self.auth} encap {self.encap} "
-                f"tfcpad {self.tfcpad} {[a[0] for a in self.attributes]}")
 
 
 def random_requests(count):
-    rand = random.Random(SEED)
+    rand = random.Random(lib.SEED)
     taken = refused = 0
-    with refuse.spares() as host:
+    with spare.host() as host:
         host.settings(sn_epoch=1, sn_tick_us=1000)
         sock = xfrm.Xfrm(host)
         for i in range(count):
-            r = Request(rand)
-            what = f"MINESP_SEED={SEED} request {i}: {r}"
-            stock = not r.send(sock, STOCK | r.extra & OSEQ_MAY_WRAP)
+            r = request.Request(rand)
+            what = f"MINESP_SEED={lib.SEED} request {i}: {r}"
+            stock = not r.send(sock, xflag.STOCK | r.extra & request.OSEQ_MAY_WRAP)
             sock.flush()
-            minimal = not r.send(sock, MINIMAL | r.extra)
+            minimal = not r.send(sock, xflag.MINIMAL | r.extra)
             lib.equal(minimal, stock and r.documented(), what)
             sock.flush()
             taken, refused = taken + minimal, refused + (not minimal)
@@ -174,7 +35,7 @@ def random_requests(count):
 
 
 def cases():
-    yield f"{COUNT} random requests, seed {SEED}", lambda: random_requests(COUNT)
+    yield f"{COUNT} random requests, seed {lib.SEED}", lambda: random_requests(COUNT)
 
 
 if __name__ == "__main__":

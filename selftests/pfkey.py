@@ -10,7 +10,7 @@ import struct
 import time
 
 import lib
-import refuse
+from lib import spare
 
 AF_KEY, PF_KEY_V2 = 15, 2
 SADB_ADD, SADB_SATYPE_ESP, SADB_SASTATE_MATURE = 3, 3, 1
@@ -44,7 +44,7 @@ def add(host, spi, auth, enc):
     """Asks for an SA; returns the errno."""
     body = (extension(EXT_SA, struct.pack(">I", spi) + struct.pack(
                 "=BBBBI", 32, SADB_SASTATE_MATURE, auth[0], enc[0], 0)) +
-            address(EXT_SRC, refuse.A) + address(EXT_DST, refuse.B) +
+            address(EXT_SRC, spare.SRC) + address(EXT_DST, spare.DST) +
             (key(EXT_AUTH, auth[1]) if auth[0] else b"") +
             key(EXT_ENCRYPT, enc[1]))
     head = struct.pack("=BBBBHHII", PF_KEY_V2, SADB_ADD, 0, SADB_SATYPE_ESP,
@@ -59,7 +59,7 @@ def add(host, spi, auth, enc):
 
 
 def taken():
-    with refuse.spares() as a:
+    with spare.host() as a:
         for spi, (auth, enc) in enumerate(itertools.product(
                 AUTHS.values(), ENCS.values()), 0x1000):
             lib.equal((add(a, spi, auth, enc), spi in a.listed()), (0, True),
@@ -70,7 +70,7 @@ def refused():
     """By minesp, and nobody else: stock they are taken."""
     pairs = [*itertools.product(WEAK_AUTHS.values(), ENCS.values()),
              *itertools.product(AUTHS.values(), WEAK_ENCS.values())]
-    with refuse.spares() as a:
+    with spare.host() as a:
         for spi, (auth, enc) in enumerate(pairs, 0x1000):
             a.settings(enabled=1)
             assert add(a, spi, auth, enc) in (errno.EINVAL, errno.EOPNOTSUPP), (
@@ -82,7 +82,7 @@ def refused():
 
 def ends():
     """SNs from the clock, 2^32 of a microsecond since the epoch."""
-    with refuse.spares() as a:
+    with spare.host() as a:
         a.settings(sn_mode=1, sn_tick_us=1,
                    sn_epoch=int(time.time()) - (2 ** 32 // 10 ** 6 - 8))
         lib.equal(add(a, 0x1000, AUTHS["xcbc(aes)"], ENCS["cbc(aes)"]), 0, "errno")

@@ -3,51 +3,12 @@
 """Which SAs are minimal, and what is refused: each refusal says what is wrong,
 leaves nothing behind, and where it points to the kernel's own ESP, that takes
 the SA."""
-import contextlib
-import functools
 
 import lib
+from lib import algorithms, kmod, spare
 
-A, B = (lib.ADDRESSES["outer", 4][h] for h in "ab")
 KEY = lib.KEYS[128]
 STOCK = "0x02000000"
-
-# Bytes of the key
-WEAK_CIPHERS = {"cbc(des)": 8, "cbc(des3_ede)": 24, "cbc(blowfish)": 16,
-                "cbc(cast5)": 16, "cbc(camellia)": 16, "cbc(serpent)": 16}
-# Bytes of the key, bits of the ICV
-WEAK_AUTHS = {"hmac(md5)": (16, 96), "hmac(sha1)": (20, 96),
-              "hmac(sha384)": (48, 192), "hmac(rmd160)": (20, 96)}
-AUTHS = {"hmac(sha256)": (32, 128), "hmac(sha512)": (64, 256),
-         "xcbc(aes)": (16, 96), "cmac(aes)": (16, 96)}
-
-
-@functools.cache
-def load_offloads():
-    """They come when a device is named, and hold esp4 and esp6: so come first."""
-    lib.sh("modprobe -a esp4_offload esp6_offload", check=False)
-
-
-@contextlib.contextmanager
-def spares():
-    """A namespace for SAs without traffic. What they have held is given up."""
-    def held():
-        return refcount("minesp"), refcount("esp4")
-
-    load_offloads()
-    before = held()
-    with lib.namespaces("a") as [host]:
-        yield host
-    try:
-        lib.wait_for("the modules are released", lambda: held() == before)
-    except AssertionError:
-        raise AssertionError(f"references (minesp, esp4): {held()}, "
-                             f"not {before}") from None
-
-
-def add(host, words, check=True, spi="0x1000", mode="transport"):
-    return host.ip(f"xfrm state add src {A} dst {B} proto esp spi {spi} "
-                   f"mode {mode} {words}", check)
 
 
 def key(length):
@@ -57,36 +18,31 @@ def key(length):
 
 def available(words):
     """Whether the kernel's own ESP takes it."""
-    with spares() as host:
-        return not add(host, f"{words} {lib.XFLAG_STOCK}", check=False)
-
-
-def refcount(module):
-    with open(f"/sys/module/{module}/refcnt") as f:
-        return int(f.read())
+    with spare.host() as host:
+        return not spare.add(host, f"{words} {lib.XFLAG_STOCK}", check=False)
 
 
 def refused(words, message, stock=False, **where):
     """With stock, extra-flag as the message tells makes it work."""
-    with spares() as host:
-        before = refcount("minesp")
-        said = add(host, words, check=False, **where)
+    with spare.host() as host:
+        before = kmod.refcount("minesp")
+        said = spare.add(host, words, check=False, **where)
         assert message in said, f"said {said!r}, not {message!r}"
         lib.equal(lib.sh(f"ip -n {host.ns} xfrm state"), "", "SAs left behind")
         lib.wait_for("the module is released",
-                     lambda: refcount("minesp") == before)
+                     lambda: kmod.refcount("minesp") == before)
         if stock:
             assert STOCK in said, said
-            add(host, f"{words} {lib.XFLAG_STOCK}", **where)
-            lib.equal(refcount("minesp"), before, "minesp in use")
+            spare.add(host, f"{words} {lib.XFLAG_STOCK}", **where)
+            lib.equal(kmod.refcount("minesp"), before, "minesp in use")
 
 
 def minimal(enabled, words, wanted):
-    with spares() as host:
+    with spare.host() as host:
         host.sysctl("net.minesp.enabled", enabled)
-        before = refcount("minesp"), refcount("esp4")
-        add(host, f"{lib.AEAD} {KEY} 128 {words}")
-        now = refcount("minesp"), refcount("esp4")
+        before = kmod.refcount("minesp"), kmod.refcount("esp4")
+        spare.add(host, f"{lib.AEAD} {KEY} 128 {words}")
+        now = kmod.refcount("minesp"), kmod.refcount("esp4")
         lib.equal((now[0] - before[0], now[1] - before[1]),
                   (1, 0) if wanted else (0, 1), "references (minesp, esp4)")
         # What the kernel dumps back is what was asked for.
@@ -97,20 +53,20 @@ def minimal(enabled, words, wanted):
 
 
 def default_of_module():
-    lib.unload()
+    kmod.unload()
     try:
-        lib.load("enabled=0")
-        with spares() as host:
+        kmod.load("enabled=0")
+        with spare.host() as host:
             lib.equal(host.sysctl("net.minesp.enabled"), "0", "default")
     finally:
-        lib.unload()
-        lib.load()
-    with spares() as host:
+        kmod.unload()
+        kmod.load()
+    with spare.host() as host:
         lib.equal(host.sysctl("net.minesp.enabled"), "1", "default")
 
 
 def sysctl_range():
-    with spares() as host:
+    with spare.host() as host:
         for bad in ("2", "-1", "x"):
             try:
                 host.sysctl("net.minesp.enabled", bad)
@@ -156,11 +112,11 @@ def cases():
     for enc in (cbc, "enc ecb(cipher_null) ''"):
         yield (f"{enc.split()[1]} without authentication",
                lambda e=enc: refused(e, "without authentication"))
-    for cipher, length in WEAK_CIPHERS.items():
+    for cipher, length in algorithms.WEAK_CIPHERS.items():
         yield (f"the cipher {cipher}", lambda c=cipher, n=length: refused(
             f"enc {c} {key(n)} {sha256} 128", "this cipher is too weak",
             stock=available(f"enc {c} {key(n)} {sha256} 128")))
-    for mac, (length, icv) in WEAK_AUTHS.items():
+    for mac, (length, icv) in algorithms.WEAK_AUTHS.items():
         words = f"{cbc} auth-trunc {mac} {key(length)} {icv}"
         yield (f"the authenticator {mac}", lambda w=words: refused(
             w, "this authenticator is too weak", stock=available(w)))
@@ -171,13 +127,13 @@ def cases():
     yield ("HMAC-SHA2-256 of 96 bits",
            lambda: refused(f"{cbc} auth hmac(sha256) {key(32)}",
                            "auth-trunc and 128 bits"))
-    for mac, (length, right) in AUTHS.items():
+    for mac, (length, right) in algorithms.AUTHS.items():
         for n, icv in ((length, right - 32), (length - 1, right),
                        (length + 8, right), (0, right)):
             yield (f"{mac} with a key of {n} bytes, {icv} bits",
                    lambda m=mac, n=n, i=icv: refused(
                        f"{cbc} auth-trunc {m} {key(n)} {i}",
-                       f"a key of {AUTHS[m][0]} bytes"))
+                       f"a key of {algorithms.AUTHS[m][0]} bytes"))
     for cipher, n in (("cbc(aes)", 17), ("cbc(aes)", 0),
                       ("rfc3686(ctr(aes))", 16)):
         yield (f"{cipher} with a key of {n} bytes",

@@ -11,10 +11,8 @@ import subprocess
 import threading
 import time
 
-import interop
 import lib
-import packets
-import xfrm
+from lib import process, scapy_peer, traffic, xfrm
 
 SIZES = [*range(1, 20), 1400, 4000]
 REKEYS = 300        # more than there are rekey indexes
@@ -32,7 +30,7 @@ def direct(mode, inner, outer, words=""):
     with lib.hosts() as (a, b):
         for h in (a, b):
             h.sas(mode, inner, outer, words)
-        interop.udp(a, b, inner, kind, SIZES)
+        traffic.udp(a, b, inner, kind, SIZES)
         for h in (a, b):
             stats = h.stats()
             lib.equal((stats["InDirect"], stats["InLookup"]),
@@ -73,7 +71,7 @@ def way(p, spi, data=b"x", seq=None):
 
 def collision():
     """Two SAs, one slot: the first that proves itself has it for life."""
-    with packets.peer() as p:
+    with scapy_peer.peer() as p:
         slots = int(p.a.sysctl("net.minesp.sad_slots"))
         one, two = 0x2000, 0x2000 + (slots // 2 << 8)
         for spi in (one, two):
@@ -90,7 +88,7 @@ def collision():
 
 def two_addresses():
     """An SPI that another address of the host also uses."""
-    with packets.peer() as p:
+    with scapy_peer.peer() as p:
         other = "192.0.2.11"
         p.a.ip(f"""
             addr add {other}/24 dev veth0
@@ -101,8 +99,8 @@ def two_addresses():
                   ["lookup", "direct"], "ways")
         with p.a.socket(socket.AF_INET, socket.SOCK_DGRAM) as app:
             app.bind((other, PORT))
-            datagram = bytes(packets.IP(src=p.b.address(4), dst=other) /
-                             packets.UDP(sport=1, dport=PORT) / b"y")[20:]
+            datagram = bytes(scapy_peer.IP(src=p.b.address(4), dst=other) /
+                             scapy_peer.UDP(sport=1, dport=PORT) / b"y")[20:]
             for _ in range(2):
                 packet = p.frame(p.esp(datagram, 17, seq=p.seq + 10))
                 packet.dst = other
@@ -115,11 +113,11 @@ def two_addresses():
 
 def proved_only():
     """Nobody without the key gets an SA into the table."""
-    with packets.peer() as p:
+    with scapy_peer.peer() as p:
         nh, payload = p.datagram(b"x")
         esp = p.esp(payload, nh)
         before = p.counters()
-        for bad in (packets.spoilt(esp), esp[:30], esp[:-5]):
+        for bad in (scapy_peer.spoilt(esp), esp[:30], esp[:-5]):
             p.send(p.frame(bad))
         p.counts(before, InLookup=3, InIcvWrong=2, InTruncated=1,
                  XfrmInStateProtoError=3)
@@ -129,18 +127,18 @@ def proved_only():
         # Once there, what is bad is dropped all the same.
         before = p.counters()
         p.send(p.frame(esp))
-        p.send(p.frame(packets.spoilt(p.esp(payload, nh))))
+        p.send(p.frame(scapy_peer.spoilt(p.esp(payload, nh))))
         p.counts(before, InDirect=2, InIcvWrong=1, XfrmInStateSeqError=1,
                  XfrmInStateProtoError=1)
         # A dummy proves it as well.
         sa(p.a, 0x3000)
-        p.send(p.frame(p.esp(b"", packets.DUMMY, spi=0x3000)))
+        p.send(p.frame(p.esp(b"", scapy_peer.DUMMY, spi=0x3000)))
         lib.wait_for("direct", lambda: is_direct(p.a, 0x3000))
 
 
 def forgotten():
     """An SA is gone from the table at once, and its SPI free for another."""
-    with packets.peer() as p:
+    with scapy_peer.peer() as p:
         ident = (f"src {p.b.address(4)} dst {p.a.address(4)} proto esp "
                  f"spi {lib.SPI['a']:#x}")
         for gone in (f"xfrm state delete {ident}", "xfrm state flush",
@@ -162,7 +160,7 @@ def forgotten():
 
 def mark():
     """An SA for marked packets is not that of others."""
-    with packets.peer() as p:
+    with scapy_peer.peer() as p:
         sa(p.a, 0x2000, words="mark 1 mask 0xff")
         p.a.ip(f"xfrm state delete src {p.b.address(4)} dst {p.a.address(4)} "
                f"proto esp spi {lib.SPI['a']:#x}")
@@ -199,12 +197,12 @@ def slots():
         resizer.start()
         try:
             for _ in range(5):
-                interop.udp(a, b, 4, "outer", SIZES)
+                traffic.udp(a, b, 4, "outer", SIZES)
         finally:
             stop.set()
             resizer.join()
         lib.equal((a.errors(), b.errors()), ({}, {}), "errors")
-        interop.udp(a, b, 4, "outer", SIZES)
+        traffic.udp(a, b, 4, "outer", SIZES)
         lib.equal(is_direct(b, lib.SPI["b"]), True, "direct")
 
 
@@ -223,7 +221,7 @@ def ah_around():
                 xfrm policy update src {me}/32 dst {peer}/32 dir out {both.format(me, peer)}
                 xfrm policy update src {peer}/32 dst {me}/32 dir in {both.format(peer, me)}
             """)
-        interop.udp(a, b, 4, "outer", SIZES)
+        traffic.udp(a, b, 4, "outer", SIZES)
         lib.equal((a.errors(), b.errors()), ({}, {}), "errors")
         lib.equal(b.stats()["InDirect"], 0, "InDirect")
 
@@ -255,7 +253,7 @@ def interface(kind):
                 xfrm policy add dir out tmpl src {me} dst {peer} {tmpl} {words}
                 xfrm policy add dir in tmpl src {peer} dst {me} {tmpl} {words}
             """)
-        interop.udp(a, b, 4, "inner", SIZES)
+        traffic.udp(a, b, 4, "inner", SIZES)
         for h in (a, b):
             lib.equal(h.errors(), {}, "errors")
             said = lib.sh(f"ip -n {h.ns} -s -j link show tun0")
@@ -298,7 +296,7 @@ def rekey():
 
         def send():
             # In order: what has come tells what was before it.
-            with (interop.one_cpu(),
+            with (traffic.one_cpu(),
                   a.socket(socket.AF_INET, socket.SOCK_DGRAM) as source):
                 source.connect((peer, PORT))
                 while not stop.is_set():
@@ -346,9 +344,9 @@ def rekey():
             stop.set()
             for t in threads:
                 t.join()
-            for process in ips.values():
-                process.stdin.close()
-                lib.equal(process.wait(lib.TIMEOUT), 0, "ip -batch")
+            for running in ips.values():
+                running.stdin.close()
+                lib.equal(running.wait(lib.TIMEOUT), 0, "ip -batch")
         lib.equal((sorted(set(range(sent[0])) - set(got)), len(got)),
                   ([], sent[0]), "packets lost, packets received")
         stats = b.stats()
@@ -360,28 +358,27 @@ def rekey():
 def race():
     """Several processes add, hit, update and delete the same SAs at once, while
     others list them and change the table's size."""
-    with packets.peer() as p:
+    with scapy_peer.peer() as p:
         spis = [0x2000 + i for i in range(4)] + [lib.SPI["a"]]
         src, dst = p.b.address(4), p.a.address(4)
         slots_of = p.a.sysctl("net.minesp.sad_slots")
         end = time.monotonic() + RACE_SECONDS
         nh, payload = p.datagram(b"x")
-        frames = [bytes(packets.Ether(src=p.b.mac, dst=p.a.mac) /
-                        p.frame(p.esp(payload, nh, spi=spi)))
+        frames = [p.ethernet(p.frame(p.esp(payload, nh, spi=spi)))
                   for spi in spis for _ in range(10)]
 
-        def configure(rand, xfrm):
+        def configure(rand, netlink):
             spi = rand.choice(spis)
             what = rand.random()
             if what < 0.45:
-                xfrm.add(src, dst, spi, packets.KEY,
-                         packets=rand.choice((3, 1000)))
+                netlink.add(src, dst, spi, scapy_peer.KEY,
+                            packets=rand.choice((3, 1000)))
             elif what < 0.6:
-                xfrm.update(src, dst, spi, packets.KEY)
+                netlink.update(src, dst, spi, scapy_peer.KEY)
             elif what < 0.98:
-                xfrm.delete(dst, spi)
+                netlink.delete(dst, spi)
             else:
-                xfrm.flush()
+                netlink.flush()
 
         def hit(rand, _):
             with contextlib.suppress(OSError):
@@ -397,8 +394,9 @@ def race():
             while time.monotonic() < end:
                 function(rand, netlink)
 
-        lib.ended([lib.process(work, function, seed) for seed, function in
-                   enumerate((configure, configure, configure, hit, hit, look))])
+        process.join([
+            process.start(work, function, seed) for seed, function in
+            enumerate((configure, configure, configure, hit, hit, look))])
         stats = p.a.stats()
         assert stats["InDirect"] > 100 and stats["InLookup"] > 100, stats
         # Whatever happened, it works, and nothing was missing but SAs. What is
@@ -416,7 +414,7 @@ def race():
 
 def migrating():
     """An SA moves to another address and back, under traffic to both."""
-    with packets.peer("tunnel") as p:
+    with scapy_peer.peer("tunnel") as p:
         ours = [p.a.address(4), "192.0.2.11"]
         p.a.ip(f"addr add {ours[1]}/24 dev veth0")
         selector = p.b.address(4, "inner"), p.a.address(4, "inner")
@@ -428,8 +426,7 @@ def migrating():
             return packet
 
         stop = threading.Event()
-        replays = [bytes(packets.Ether(src=p.b.mac, dst=p.a.mac) /
-                         packet(i, b"x", 1)) for i in (0, 1)]
+        replays = [p.ethernet(packet(i, b"x", 1)) for i in (0, 1)]
 
         def flood():
             while not stop.is_set():

@@ -9,8 +9,9 @@ What arrives was sent, and arrives once; nothing leaves but ESP; a packet is onl
 lost when its SA was deleted, and never on a connection of stock SAs, which outlive
 the module; afterwards all connections work, and nothing is left.
 
-MINESP_SOAK: for how many seconds (30), and until minesp was loaded anew once. MINESP_SEED: decides who does what; not in
-which order processes get to it. The case says what it was."""
+MINESP_SOAK: for how many seconds (30), and until minesp was loaded anew once.
+MINESP_SEED: decides who does what; not in which order processes get to it. The case
+says what it was."""
 import contextlib
 import ctypes
 import errno
@@ -28,22 +29,16 @@ import tempfile
 import threading
 import time
 
-import clock
-import coexist
 import lib
-import newsa
-import suites
-import teardown
-import xfrm
+from lib import kmod, process, suites, traffic, xflag, xfrm
 
 SECONDS = int(os.environ.get("MINESP_SOAK", 30))
-SEED = int(os.environ.get("MINESP_SEED", random.randrange(2 ** 32)))
 PAIRS = 2
 PORT = 6000
 SIZES = (4, 100, 1400, 3000)
 
 # The SAs of each connection, on a and on b
-STOCK, MINIMAL = newsa.STOCK, newsa.MINIMAL
+STOCK, MINIMAL = xflag.STOCK, xflag.MINIMAL
 KINDS = [(STOCK, STOCK), (MINIMAL, MINIMAL), (MINIMAL, STOCK), (STOCK, MINIMAL),
          (MINIMAL, MINIMAL)]
 # What happens to packets whose SA is deleted, and to ICMP about them; and when SNs
@@ -108,12 +103,12 @@ class Connection:
         self.mode, inner, outer = rand.choice(lib.MODES)
         self.generation, self.key = 0, rand.getrandbits(32)
         implicit = STOCK not in self.kinds and rand.randrange(2)
-        suite = rand.choice([*(suites.implicit if implicit else suites.suites)()])
+        suite = rand.choice([*(suites.implicit_iv if implicit else suites.explicit_iv)()])
         self.suite = suite[1].words.split(" extra-flag")[0]
         self.words = rand.choice(("", "flag esn"))
         self.flags = [kind | (kind == MINIMAL and
-                              (rand.choice((0, newsa.CLOCK)) |
-                               implicit * (newsa.IMPLICIT | newsa.NEW_KEY)))
+                              (rand.choice((0, xflag.CLOCK)) |
+                               implicit * (xflag.IMPLICIT_IV | xflag.NEW_KEY)))
                       for kind in self.kinds]
         kind = "inner" if self.mode == "tunnel" else "outer"
         self.inner, self.outer = ([h.address(*x) for h in hosts] for x in
@@ -122,7 +117,7 @@ class Connection:
                      f"{self.words}, {self.flags[0]:#x} and {self.flags[1]:#x}")
         self.socks = []
         for h, address in zip(hosts, self.inner):
-            sock = h.socket(lib.families(address), socket.SOCK_DGRAM, 0, 0)
+            sock = h.socket(lib.family_of(address), socket.SOCK_DGRAM, 0, 0)
             sock.setsockopt(socket.SOL_SOCKET, lib.SO_RCVBUFFORCE, 1 << 22)
             sock.bind((address, PORT + n))
             self.socks.append(sock)
@@ -259,7 +254,7 @@ class Pair:
     def send(self):
         try:
             while not self.stop.is_set():
-                with lib.breath():
+                with lib.throttled():
                     for c in self.connections:
                         c.traffic()
         except Exception as e:
@@ -327,7 +322,7 @@ class Pair:
         """The module is new."""
         for h in self.hosts:
             h.settings(sn_tick_us=1000, sn_ahead=10000,
-                       sn_epoch=int(clock.now()) - 100)
+                       sn_epoch=int(time.time()) - 100)
         for c in self.others:
             self.add(c)
 
@@ -375,8 +370,8 @@ def pair(rand, hosts, path, quiet, calm, steps):
             lib.wait_for("minesp", lambda: not quiet.is_set() or calm.is_set(),
                          10 * lib.TIMEOUT)
         p.delete(p.stock)
-        lib.ksft.print_msg(f"{sum(len(g) for c in p.connections for g in c.got)} "
-                           f"datagrams, {p.rekeys} rekeys")
+        lib.print_msg(f"{sum(len(g) for c in p.connections for g in c.got)} "
+                      f"datagrams, {p.rekeys} rekeys")
         for h in hosts:
             lib.equal(lib.sh(f"ip -n {h.ns} xfrm state"), "", "SAs that are left")
 
@@ -387,19 +382,19 @@ def modules(rand, path, quiet, calm, steps):
     while time.monotonic() < end and not calm.is_set():
         until = steps.value + rand.randint(5, 20)
         while steps.value < until and not calm.is_set():
-            with lib.breath():
+            with lib.throttled():
                 lib.sh(f"{rand.choice(('modprobe -a', 'rmmod'))} "
-                       f"{rand.choice(('xfrm_interface', *coexist.OFFLOADS))}",
+                       f"{rand.choice(('xfrm_interface', *kmod.OFFLOADS))}",
                        check=False)
         quiet.set()
         with locked(path, fcntl.LOCK_EX):
-            lib.unload()
-            for module in rand.sample(("esp4", "esp6", *coexist.OFFLOADS), 3):
+            kmod.unload()
+            for module in rand.sample(("esp4", "esp6", *kmod.OFFLOADS), 3):
                 lib.sh(f"rmmod {module}", check=False)
-            lib.load()
+            kmod.load()
             quiet.clear()
         n += 1
-    lib.ksft.print_msg(f"minesp was loaded {n} times, {steps.value} steps")
+    lib.print_msg(f"minesp was loaded {n} times, {steps.value} steps")
 
 
 def visitors(rand, path, calm):
@@ -407,10 +402,10 @@ def visitors(rand, path, calm):
     while not calm.is_set():
         family = rand.choice((4, 6))
         with (lib.hosts() as hosts, locked(path, fcntl.LOCK_SH),
-              teardown.flood(*hosts, family)):
+              traffic.flood(*hosts, family)):
             for h in hosts:
                 h.sas("transport", family, family, lib.XFLAG_MINIMAL)
-            teardown.arrives(hosts[1])
+            traffic.arrives(hosts[1])
             rand.choice(hosts).delete()
 
 
@@ -440,7 +435,7 @@ def soak():
             calm.set()
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(coexist.restored())
+        stack.enter_context(kmod.restored())
         path = stack.enter_context(tempfile.NamedTemporaryFile()).name
         everything = [(modules, path, quiet, calm, steps),
                       (visitors, path, calm), (passing, calm)]
@@ -449,13 +444,13 @@ def soak():
             for h in hosts:
                 grow(h)
             everything.append((pair, hosts, path, quiet, calm, steps))
-        lib.ended([lib.process(until_calm, function,
-                               random.Random(f"{SEED} {n}"), *args)
-                   for n, (function, *args) in enumerate(everything)])
-        lib.unload()
-        lib.equal(lib.loaded("minesp"), False, "minesp loaded")
+        process.join([
+            process.start(until_calm, function, random.Random(f"{lib.SEED} {n}"), *args)
+            for n, (function, *args) in enumerate(everything)])
+        kmod.unload()
+        lib.equal(kmod.loaded("minesp"), False, "minesp loaded")
 
 
 if __name__ == "__main__":
-    lib.run([(f"{SECONDS} seconds, seed {SEED}", soak)],
+    lib.run([(f"{SECONDS} seconds, seed {lib.SEED}", soak)],
             needs=["ip", "nstat", "stdbuf"], imports=["cryptography"])

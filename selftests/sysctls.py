@@ -12,14 +12,12 @@ import os
 import pathlib
 import random
 import threading
+import time
 
-import clock
-import interop
 import lib
-import xfrm
+from lib import process, seqno, traffic, xfrm
 
 COUNT = int(os.environ.get("MINESP_SYSCTLS", 400))
-SEED = int(os.environ.get("MINESP_SEED", random.randrange(2 ** 32)))
 WRITERS = 3
 CHANGES = 50
 SIZES = [*range(1, 16), 1400]   # none that IP would fragment
@@ -102,7 +100,7 @@ def values_of(*hosts):
 
 def each():
     """One process writes. Half way there is an SA, so that there is a table."""
-    rand = random.Random(SEED)
+    rand = random.Random(lib.SEED)
     refused = 0
     with lib.hosts() as (a, b):
         others = values_of(b)
@@ -192,28 +190,28 @@ def at_once(kind, **settings):
         wire = a.wire(room=1 << 24)
         wire.setblocking(False)
         sns = []
-        processes = [lib.process(f, a, f"{SEED} {kind} {n}")
+        processes = [process.start(f, a, f"{lib.SEED} {kind} {n}")
                      for n, f in enumerate((adder, *[writer] * WRITERS))]
         while any(p.is_alive() for p in processes):
-            interop.udp(a, b, 4, "outer", SIZES)
-            sns += [sn for sn, *_ in clock.recorded(wire, lib.SPI["b"])]
+            traffic.udp(a, b, 4, "outer", SIZES)
+            sns += [sn for sn, *_ in seqno.recorded(wire, lib.SPI["b"])]
         wire.close()
-        lib.ended(processes)
+        process.join(processes)
         assert len(sns) > 2 * len(SIZES), f"{len(sns)} packets only"
-        clock.increasing(sns)
+        seqno.increasing(sns)
         lib.equal((a.errors(), b.errors()), ({}, {}), "errors")
         lib.equal(values_of(b), others, "values of other namespaces")
 
 
 def cases():
-    yield f"{COUNT} writes, one by one, seed {SEED}", each
+    yield f"{COUNT} writes, one by one, seed {lib.SEED}", each
     yield "writes without effect", without_effect
     for kind, settings in (
             ("with a counter", {}), ("of esp4", {"enabled": 0}),
             ("with a clock", dict(
                 sn_mode=1, rx_fresh=1, sn_tick_us=100, sn_ahead=100000,
-                sn_epoch=int(clock.now()) - 100))):
-        yield (f"{COUNT} writes at once, under traffic, SAs {kind}, seed {SEED}",
+                sn_epoch=int(time.time()) - 100))):
+        yield (f"{COUNT} writes at once, under traffic, SAs {kind}, seed {lib.SEED}",
                lambda k=kind, s=settings: at_once(k, **s))
 
 

@@ -1,105 +1,67 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """SAs, namespaces and the module go away under traffic."""
-import contextlib
 import random
-import socket
-import threading
-import time
 
-import crypto
 import lib
+from lib import crypto, kmod, traffic
 
 ROUNDS = 3
 
 
-@contextlib.contextmanager
-def flood(a, b, family):
-    """UDP in both directions, from two threads, until the end. What it meets
-    (no SA, no route) is not its business."""
-    stop = threading.Event()
-    socks = [(h.socket(lib.families(h.address(family)), socket.SOCK_DGRAM),
-              lib.ADDRESSES["outer", family][h.peer]) for h in (a, b)]
-
-    def send(sock, to, seed):
-        rand = random.Random(seed)
-        while not stop.is_set():
-            with lib.breath(), contextlib.suppress(OSError):
-                sock.sendto(bytes(rand.choice((1, 100, 1400, 5000))), (to, 9))
-
-    threads = [threading.Thread(target=send, args=(*s, i))
-               for i, s in enumerate(socks)]
-    for t in threads:
-        t.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for t in threads:
-            t.join()
-        for sock, _ in socks:
-            sock.close()
-
-
-def arrives(host):
-    """Waits until traffic comes in."""
-    was = host.stats()["InPackets"]
-    lib.wait_for("traffic", lambda: host.stats()["InPackets"] > was)
-
-
 def sas_come_and_go(family):
-    with lib.hosts() as (a, b), flood(a, b, family):
+    with lib.hosts() as (a, b), traffic.flood(a, b, family):
         for _ in range(ROUNDS):
             for h in (a, b):
                 h.sas("transport", family, family)
-            arrives(b)
+            traffic.arrives(b)
             # Update the SA in use, then let it go by three ways.
             src, dst = a.address(family), b.address(family)
             ident = f"src {src} dst {dst} proto esp spi {lib.SPI['b']:#x}"
             b.ip(f"xfrm state update {ident} reqid 1 mode transport "
                  f"replay-window 128 {lib.AEAD} {lib.KEYS[128]} 128")
-            arrives(b)
+            traffic.arrives(b)
             b.ip(f"xfrm state delete {ident}")
             a.ip("xfrm state flush")
             b.ip("xfrm state deleteall")
-    lib.released()
+    kmod.released()
 
 
 def expire():
     """A hard limit ends an SA between two packets."""
-    with lib.hosts() as (a, b), flood(a, b, 4):
+    with lib.hosts() as (a, b), traffic.flood(a, b, 4):
         for _ in range(3):
             a.sas("transport", 4, 4)
             b.sas("transport", 4, 4, "limit packet-hard 50")
             lib.wait_for("SAs expire", lambda: not lib.sh(
                 f"ip -n {b.ns} xfrm state"))
         lib.equal(b.errors().get("InIcvWrong"), None, "InIcvWrong")
-    lib.released()
+    kmod.released()
 
 
 def module(family):
     """rmmod as soon as it may, and back again."""
-    with lib.hosts() as (a, b), flood(a, b, family):
+    with lib.hosts() as (a, b), traffic.flood(a, b, family):
         for _ in range(ROUNDS):
             for h in (a, b):
                 h.sas("transport", family, family)
-            arrives(b)
+            traffic.arrives(b)
             for h in (a, b):
                 h.ip("xfrm state flush")
-            lib.unload()
-            lib.equal(lib.loaded("minesp"), False, "minesp loaded")
-            lib.load()
+            kmod.unload()
+            lib.equal(kmod.loaded("minesp"), False, "minesp loaded")
+            kmod.load()
 
 
 def namespace(family):
     for _ in range(ROUNDS):
-        with lib.hosts() as (a, b), flood(a, b, family):
+        with lib.hosts() as (a, b), traffic.flood(a, b, family):
             for h in (a, b):
                 h.sas("transport", family, family)
-            arrives(b)
+            traffic.arrives(b)
             random.choice((a, b)).delete()
         # The other one, and the sockets, are gone now.
-    lib.released()
+    kmod.released()
 
 
 def cases():

@@ -6,19 +6,19 @@ draft-mcgrew-gcm-test-01, RFC 3602 section 4, RFC 3686 section 6, RFC 4868 secti
 
 None of them can be sent: those with an IV have an SN beside it from which minesp
 makes another one, and the others are no packets."""
-import functools
 import hmac
 import socket
 
 import lib
-import packets
+from lib import scapy_peer
 
 A, B = (lib.ADDRESSES["outer", 4][h] for h in "ab")
 
 
-@functools.cache
+@lib.fixture
 def peer():
-    return lib.keep(packets.peer())
+    with scapy_peer.peer() as p:
+        yield p
 
 
 def take(words, esp, payload, nh, seq_hi=None):
@@ -42,7 +42,7 @@ def take(words, esp, payload, nh, seq_hi=None):
     # The right ICV was no accident.
     before = p.counters()
     p.a.ip(f"xfrm state flush\n{sa}")
-    p.send(p.frame(packets.spoilt(esp)))
+    p.send(p.frame(scapy_peer.spoilt(esp)))
     p.counts(before, InIcvWrong=1, XfrmInStateProtoError=1)
 
 

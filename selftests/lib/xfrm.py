@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What ip(8) cannot ask of xfrm: its netlink messages, include/uapi/linux/xfrm.h."""
+"""The netlink messages of xfrm, include/uapi/linux/xfrm.h, for what ip(8) cannot do."""
 import socket
 import struct
 
@@ -16,8 +16,7 @@ UDP_ENCAP_ESPINUDP = 2
 
 
 class Xfrm:
-    """A netlink socket of a host's. What asks returns the error number, 0 for
-    none."""
+    """A netlink socket of a host. A request returns the error number, 0 for none."""
 
     def __init__(self, host):
         self.sock = host.socket(socket.AF_NETLINK, socket.SOCK_RAW,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The kernel's crypto API, told which implementation to prefer.
+"""Which implementation of an algorithm the kernel's crypto API prefers.
 
     with crypto.preferred("pcrypt"):
         ...     # SAs that are added here use it
@@ -12,7 +12,9 @@ import re
 import socket
 import struct
 
-import lib
+from .command import sh
+from .verdict import Skip
+from .wait import wait_for
 
 NETLINK_CRYPTO = 21
 CRYPTO_MSG_NEWALG, CRYPTO_MSG_DELALG = 0x10, 0x11
@@ -42,7 +44,8 @@ def drivers(name):
     return found
 
 
-# They work on any machine, and complete at once, as what cryptd wraps has to.
+# Implementations that any machine has. They complete at once, which cryptd expects of
+# what it wraps.
 GENERIC = {
     "rfc4106(gcm(aes))": "rfc4106(gcm_base(ctr(aes-generic),ghash-generic))",
     "authenc(hmac(sha256),cbc(aes))":
@@ -54,28 +57,30 @@ GENERIC = {
 
 @contextlib.contextmanager
 def preferred(template, name="rfc4106(gcm(aes))"):
-    """Yields a function: the number of users that it has now."""
+    """SAs that are added in this block use that template around a generic implementation.
+    Yields a function that returns how many users it has."""
     generic = GENERIC[name]
     if template == "cryptd" and os.uname().release.startswith("6.1."):
-        raise lib.Skip("the cryptd of 6.1 fails the kernel's own test of it")
+        raise Skip("the cryptd of 6.1 fails the kernel's own test of it")
     if template == "pcrypt" and os.path.exists("/proc/lockdep"):
-        raise lib.Skip("lockdep takes two locks of the kernel's padata for one")
-    lib.sh("modprobe -a crypto_user pcrypt cryptd", check=False)
+        raise Skip("lockdep takes two locks of the kernel's padata for one")
+    sh("modprobe -a crypto_user pcrypt cryptd", check=False)
     made = f"{template}({generic})"
     for driver, priority in ((generic, 1), (made, 10000)):
         err = _ask(CRYPTO_MSG_NEWALG, driver, priority)
         if err not in (0, errno.EEXIST):
-            raise lib.Skip(f"no {driver}: {errno.errorcode[err]}")
+            raise Skip(f"no {driver}: {errno.errorcode[err]}")
     unused = int(drivers(name)[made]["refcnt"])
     try:
         yield lambda: int(drivers(name)[made]["refcnt"]) - unused
     finally:
         # SAs give it up a little after they are deleted.
         for driver in (made, generic):
-            lib.wait_for(f"{driver} is given up",
-                         lambda: not _ask(CRYPTO_MSG_DELALG, driver))
+            wait_for(f"{driver} is given up",
+                     lambda: not _ask(CRYPTO_MSG_DELALG, driver))
 
 
 def using(template, function, *args):
+    """Calls a function whose SAs use that template."""
     with preferred(template):
         function(*args)

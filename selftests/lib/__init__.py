@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The library of the tests. A test program imports from here, and never from another
+test program.
+
+    import lib                      # what most tests need: the names below
+    from lib import traffic         # one concept, one module: traffic.udp()
+
+Modules of the library import each other only downwards. None of those imported here
+needs a package that does not come with Python.
+"""
+from .command import sh
+from .fixtures import fixture
+from .host import ADDRESSES, SO_RCVBUFFORCE, family_of, gro, hosts, namespaces
+from .ktap import print_msg, run
+from .sa import AEAD, CBC, KEYS, MODES, SPI, SUITE
+from .seed import SEED
+from .verdict import Skip, equal
+from .wait import TIMEOUT, throttled, wait_for
+from .xflag import (
+    XFLAG_ANY_AGE,
+    XFLAG_CLOCK,
+    XFLAG_COUNTER,
+    XFLAG_FRESH,
+    XFLAG_IMPLICIT_IV,
+    XFLAG_IMPLICIT_IV_CLOCK,
+    XFLAG_MINIMAL,
+    XFLAG_STOCK,
+)
+
+__all__ = [
+    "ADDRESSES", "AEAD", "CBC", "KEYS", "MODES", "SEED", "SO_RCVBUFFORCE", "SPI", "SUITE",
+    "Skip", "TIMEOUT", "XFLAG_ANY_AGE", "XFLAG_CLOCK", "XFLAG_COUNTER", "XFLAG_FRESH",
+    "XFLAG_IMPLICIT_IV", "XFLAG_IMPLICIT_IV_CLOCK", "XFLAG_MINIMAL", "XFLAG_STOCK",
+    "equal", "family_of", "fixture", "gro", "hosts", "namespaces", "print_msg", "run", "sh",
+    "throttled", "wait_for",
+]

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Functions of the C library that Python does not offer."""
+import ctypes
+
+CLONE_NEWNET = 0x40000000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def call(function, *args):
+    """Calls a function that returns 0, or sets errno."""
+    if getattr(_libc, function)(*args):
+        raise OSError(ctypes.get_errno(), function)

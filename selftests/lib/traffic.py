@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Traffic between two hosts: UDP, TCP and ping, which have to get through, and a flood
+of UDP, which need not."""
+import contextlib
+import hashlib
+import os
+import random
+import socket
+import threading
+
+from .host import ADDRESSES, SO_RCVBUFFORCE, family_of, hosts
+from .sa import SPI, SUITE
+from .verdict import equal
+from .wait import TIMEOUT, throttled, wait_for
+
+TCP_BYTES = 1 << 20
+
+
+def pair(a, b, family, kind, port):
+    """A UDP socket on a and one on b, connected to each other."""
+    ends = []
+    for h in (a, b):
+        sock = h.socket(family_of(h.address(family)), socket.SOCK_DGRAM)
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 22)
+        sock.bind((h.address(family, kind), port))
+        ends.append(sock)
+    at_a, at_b = ends
+    at_a.connect(at_b.getsockname()[:2])
+    at_b.connect(at_a.getsockname()[:2])
+    return at_a, at_b
+
+
+def udp(a, b, family, kind, sizes):
+    """Sends datagrams from a to b and back, which have to arrive unchanged."""
+    rand = random.Random(1)
+    at_a, at_b = pair(a, b, family, kind, 7777)
+    for i in range(0, len(sizes), 16):
+        sent = {n: rand.randbytes(n) for n in sizes[i:i + 16]}
+        for source, sink in (at_a, at_b), (at_b, at_a):
+            for data in sent.values():
+                source.send(data)
+            came = {}
+            for _ in sent:
+                try:
+                    data = sink.recv(1 << 16)
+                except TimeoutError:
+                    raise AssertionError(
+                        f"lost: {sorted(sent.keys() - came.keys())} bytes")
+                came[len(data)] = data
+            assert came == sent, "datagrams came changed"
+    at_a.close()
+    at_b.close()
+
+
+def tcp(source, sink, family, kind, size=TCP_BYTES):
+    """Sends a stream from source to sink, which has to have the same sum at both ends."""
+    listener = sink.socket(family_of(sink.address(family)), socket.SOCK_STREAM)
+    listener.bind((sink.address(family, kind), 8888))
+    listener.listen()
+    got = hashlib.sha256()
+
+    def receive():
+        conn, _ = listener.accept()
+        conn.settimeout(TIMEOUT)
+        while data := conn.recv(1 << 16):
+            got.update(data)
+        conn.close()
+
+    receiver = threading.Thread(target=receive)
+    receiver.start()
+    sock = source.socket(listener.family, socket.SOCK_STREAM)
+    sock.bind((source.address(family, kind), 0))
+    sock.connect(listener.getsockname()[:2])
+    data = random.Random(2).randbytes(size)
+    sock.sendall(data)
+    sock.shutdown(socket.SHUT_WR)
+    equal(sock.recv(1), b"", "what comes back")     # or segments come later
+    sock.close()
+    receiver.join(TIMEOUT)
+    listener.close()
+    equal(got.hexdigest(), hashlib.sha256(data).hexdigest(), "sum")
+
+
+def ping(a, b, family, kind):
+    a.sh(f"ping -q -c 3 -i 0.05 -W {TIMEOUT} {b.address(family, kind)}")
+
+
+@contextlib.contextmanager
+def one_cpu():
+    """Keeps this thread on one CPU. If it moved to another one, it could overtake its
+    own packets."""
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cpus)
+
+
+def went_as_esp(a, b, peer, n, before=None):
+    """Checks that minesp on a has carried n packets each way, and so has minesp on b,
+    or for a stock peer has not. before: {host: its stats() before these packets}"""
+    for h in (a, b):
+        now = h.stats()
+        minimal = h is a or peer == "minimal"
+        for name in "InPackets", "OutPackets":
+            came = now[name] - (before[h][name] if before else 0)
+            equal(came >= n, minimal, f"minesp {name}")
+
+
+def talk(peer, mode, inner, outer, sizes, words="", suite=SUITE, window=1024,
+         **settings):
+    """Ping, UDP and TCP between new hosts: a has minimal SAs, b those of the peer,
+    "minimal" or "stock". settings: sysctls of net.minesp on both."""
+    kind = "inner" if mode == "tunnel" else "outer"
+    with hosts() as (a, b):
+        if peer == "stock":
+            b.settings(enabled=0)
+        for h in (a, b):
+            h.settings(**settings)
+            h.sas(mode, inner, outer, words, suite, window)
+        ping(a, b, inner, kind)
+        udp(a, b, inner, kind, sizes)
+        tcp(a, b, inner, kind)
+        tcp(b, a, inner, kind)
+        went_as_esp(a, b, peer, len(sizes))
+        for h in (a, b):
+            minimal = h is a or peer == "minimal"
+            errors = h.errors()
+            if 0 < window <= 32 or window and settings.get("sn_mode"):
+                # Two CPUs that send at once reorder packets on the wire. With
+                # SNs from the clock they are far apart: an emulated CPU may
+                # stand still for 100 ms.
+                errors.pop("XfrmInStateSeqError", None)
+            elif minimal:
+                # The last segments of TCP may still be on their way.
+                for name, which in ((h.name, "In"), (h.peer, "Out")):
+                    wait_for(
+                        f"ip -s xfrm state agrees with {which}Packets",
+                        lambda: h.carried(SPI[name]) ==
+                        h.stats()[f"{which}Packets"])
+            equal(errors, {}, "errors")
+
+
+@contextlib.contextmanager
+def flood(a, b, family):
+    """Two threads send UDP, one in each direction, while the block runs. They ignore
+    errors, such as a missing SA or route."""
+    stop = threading.Event()
+    socks = [(h.socket(family_of(h.address(family)), socket.SOCK_DGRAM),
+              ADDRESSES["outer", family][h.peer]) for h in (a, b)]
+
+    def send(sock, to, seed):
+        rand = random.Random(seed)
+        while not stop.is_set():
+            with throttled(), contextlib.suppress(OSError):
+                sock.sendto(bytes(rand.choice((1, 100, 1400, 5000))), (to, 9))
+
+    threads = [threading.Thread(target=send, args=(*s, i))
+               for i, s in enumerate(socks)]
+    for t in threads:
+        t.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for t in threads:
+            t.join()
+        for sock, _ in socks:
+            sock.close()
+
+
+def arrives(host):
+    """Waits until traffic comes in."""
+    was = host.stats()["InPackets"]
+    wait_for("traffic", lambda: host.stats()["InPackets"] > was)
