@@ -8,6 +8,8 @@
 #include <crypto/aead.h>
 #include <linux/refcount.h>
 #include <linux/siphash.h>
+#include <linux/spinlock.h>
+#include <linux/xarray.h>
 #include <net/esp.h>
 #include <net/snmp.h>
 #include <net/xfrm.h>
@@ -67,8 +69,8 @@ struct minesp_mib {
  * @key_tick: the tick of the SA that was added last, ns; 0 for none
  * @key_epoch: its epoch, ns since 1970
  * @sad: the table from SPI to SA; NULL before the first minimal SA
- * @sas: the minimal SAs
- * @sad_lock: for changing @sad and @sad_slots; for @sas, @key_tick, @key_epoch
+ * @sas: the minimal SAs, by their id
+ * @sad_lock: for changing @sad and @sad_slots; for @key_tick, @key_epoch
  *
  * SAs outlive the exit handler of their namespace: xfrm's own, which flushes
  * them, comes later. So each SA holds this struct, and the last user frees it.
@@ -84,8 +86,8 @@ struct minesp_net {
 	atomic64_t offset;
 	u64 key_tick, key_epoch;
 	struct minesp_sad __rcu *sad;
-	struct list_head sas;
-	struct mutex sad_lock;	/* sad, sad_slots, sas, key_tick, key_epoch */
+	struct xarray sas;
+	spinlock_t sad_lock;	/* sad, sad_slots, key_tick, key_epoch */
 };
 
 /* Refuse what is being configured, and say why. */
@@ -138,7 +140,7 @@ struct minesp_seqno {
  * @seqno: SNs from the clock, and freshness; NULL for neither
  * @x: the SA itself; NULL once it dies
  * @lock: for following @x from the table, see sad.c
- * @list: in @mn->sas
+ * @id: in @mn->sas
  * @rcu: for freeing: the table's readers may still look
  *
  * @mn, @iv_key and @ivlen are set up before the SA is visible, and constant from
@@ -152,7 +154,7 @@ struct minesp_sa {
 	struct minesp_seqno *seqno;
 	struct xfrm_state *x;
 	spinlock_t lock;	/* for following x from the table */
-	struct list_head list;
+	u32 id;
 	struct rcu_head rcu;
 };
 
@@ -179,7 +181,7 @@ void minesp_types_unregister(void);
 
 /* sad.c */
 extern const struct seq_operations minesp_sad_seq_ops;
-void minesp_sad_add(struct minesp_sa *sa);
+int minesp_sad_add(struct minesp_sa *sa);
 void minesp_sad_del(struct minesp_sa *sa);
 int minesp_sad_resize(struct minesp_net *mn, u32 slots);
 void minesp_sad_learn(struct minesp_sa *sa, __be32 spi);

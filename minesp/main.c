@@ -62,8 +62,8 @@ static int __net_init minesp_net_init(struct net *net)
 	mn->sn_ahead = 1000;
 	mn->rx_max_age_ms = 30000;
 	mn->rx_max_ahead_ms = 30000;
-	INIT_LIST_HEAD(&mn->sas);
-	mutex_init(&mn->sad_lock);
+	xa_init_flags(&mn->sas, XA_FLAGS_ALLOC);
+	spin_lock_init(&mn->sad_lock);
 	mn->stats = alloc_percpu_gfp(struct minesp_mib, GFP_KERNEL_ACCOUNT);
 	if (!mn->stats)
 		goto put;

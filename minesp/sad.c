@@ -21,9 +21,10 @@
  * did. The last table goes with its struct minesp_net.
  *
  * The core destroys the SAs of all namespaces one after the other, and whoever
- * removes a network device waits for that with the RTNL held (6.12). So
- * minesp_sad_del() does not wait for RCU, and who holds mn->sad_lock waits neither
- * for RCU nor for memory.
+ * removes a network device waits for that with the RTNL held. So minesp_sad_del()
+ * waits for nobody: not for RCU, not for memory, and for no lock that is held for
+ * longer than a few instructions. In particular not for who reads /proc/net/minesp,
+ * which takes RCU for one SA at a time.
  */
 #include <linux/mm.h>
 #include <linux/proc_fs.h>
@@ -76,13 +77,13 @@ int minesp_sad_resize(struct minesp_net *mn, u32 slots)
 
 	if (!sad)
 		return -ENOMEM;
-	mutex_lock(&mn->sad_lock);
+	spin_lock(&mn->sad_lock);
 	mn->sad_slots = slots;
-	used = rcu_access_pointer(mn->sad) || !list_empty(&mn->sas);
+	used = rcu_access_pointer(mn->sad) || !xa_empty(&mn->sas);
 	if (used)
 		sad = rcu_replace_pointer(mn->sad, sad,
 					  lockdep_is_held(&mn->sad_lock));
-	mutex_unlock(&mn->sad_lock);
+	spin_unlock(&mn->sad_lock);
 	/*
 	 * Wait, rather than have the old table freed some time later: whoever
 	 * changes the size in a loop would pile up tables.
@@ -100,23 +101,30 @@ int minesp_sad_resize(struct minesp_net *mn, u32 slots)
  * The first one in a namespace makes the table. Without the memory for it, or
  * if its size is changed just then, SAs are found the kernel's way, and the next
  * one tries again.
+ *
+ * Return: 0, or -ENOMEM.
  */
-void minesp_sad_add(struct minesp_sa *sa)
+int minesp_sad_add(struct minesp_sa *sa)
 {
 	struct minesp_net *mn = sa->mn;
-	struct minesp_sad *sad = NULL;
+	struct minesp_sad *sad;
+	int err;
 
-	if (!rcu_access_pointer(mn->sad))
-		sad = minesp_sad_alloc(READ_ONCE(mn->sad_slots));
-	mutex_lock(&mn->sad_lock);
-	list_add_tail(&sa->list, &mn->sas);
-	if (sad && !rcu_access_pointer(mn->sad) &&
-	    sad->mask == mn->sad_slots - 1) {
+	err = xa_alloc(&mn->sas, &sa->id, sa, XA_LIMIT(1, INT_MAX),
+		       GFP_KERNEL_ACCOUNT);
+	if (err || rcu_access_pointer(mn->sad))
+		return err;
+	sad = minesp_sad_alloc(READ_ONCE(mn->sad_slots));
+	if (!sad)
+		return 0;
+	spin_lock(&mn->sad_lock);
+	if (!rcu_access_pointer(mn->sad) && sad->mask == mn->sad_slots - 1) {
 		rcu_assign_pointer(mn->sad, sad);
 		sad = NULL;
 	}
-	mutex_unlock(&mn->sad_lock);
+	spin_unlock(&mn->sad_lock);
 	kvfree(sad);
+	return 0;
 }
 
 /**
@@ -131,19 +139,32 @@ void minesp_sad_del(struct minesp_sa *sa)
 	struct minesp_sad *sad;
 	__be32 spi;
 
-	mutex_lock(&mn->sad_lock);
 	spin_lock_bh(&sa->lock);
 	spi = sa->x->id.spi;
 	sa->x = NULL;
 	spin_unlock_bh(&sa->lock);
 
-	list_del(&sa->list);
-	sad = rcu_dereference_protected(mn->sad, lockdep_is_held(&mn->sad_lock));
+	xa_erase(&mn->sas, sa->id);
+	rcu_read_lock();
+	sad = rcu_dereference(mn->sad);
 	if (sad) {
 		slot = minesp_slot(sad, spi);
 		unrcu_pointer(cmpxchg(slot, RCU_INITIALIZER(sa), NULL));
 	}
-	mutex_unlock(&mn->sad_lock);
+	rcu_read_unlock();
+}
+
+/* The state of an SA, referenced, if it has references yet. */
+static struct xfrm_state *minesp_sad_hold(struct minesp_sa *sa)
+{
+	struct xfrm_state *x;
+
+	spin_lock_bh(&sa->lock);
+	x = sa->x;
+	if (x && !refcount_inc_not_zero(&x->refcnt))
+		x = NULL;
+	spin_unlock_bh(&sa->lock);
+	return x;
 }
 
 /* Is the SA on its way out, though it has not been destroyed yet? */
@@ -201,14 +222,13 @@ struct xfrm_state *minesp_sad_find(struct minesp_net *mn, __be32 spi)
 	rcu_read_lock();
 	sad = rcu_dereference(mn->sad);
 	sa = sad ? rcu_dereference(*minesp_slot(sad, spi)) : NULL;
-	if (sa) {
-		spin_lock(&sa->lock);
-		if (sa->x && sa->x->id.spi == spi &&
-		    refcount_inc_not_zero(&sa->x->refcnt))
-			x = sa->x;
-		spin_unlock(&sa->lock);
-	}
+	if (sa)
+		x = minesp_sad_hold(sa);
 	rcu_read_unlock();
+	if (x && unlikely(x->id.spi != spi)) {
+		xfrm_state_put(x);
+		x = NULL;
+	}
 	return x;
 }
 
@@ -225,47 +245,71 @@ struct xfrm_state *minesp_sad_find(struct minesp_net *mn, __be32 spi)
  * destination	the address of the SA
  * suite	as the crypto API names it
  */
-static void *minesp_sad_seq_start(struct seq_file *seq, loff_t *pos)
+/* The next SA from position @pos on; the heading is at 0, and an SA at its id. */
+static void *minesp_sad_seq_at(struct seq_file *seq, loff_t *pos)
 {
-	struct minesp_net *mn = minesp_net(seq_file_net(seq));
+	unsigned long id = *pos;
+	struct minesp_sa *sa;
 
-	mutex_lock(&mn->sad_lock);
-	return seq_list_start_head(&mn->sas, *pos);
+	if (!id)
+		return SEQ_START_TOKEN;
+	if (*pos > INT_MAX)
+		return NULL;
+	sa = xa_find(&minesp_net(seq_file_net(seq))->sas, &id, INT_MAX,
+		     XA_PRESENT);
+	*pos = id;
+	return sa;
+}
+
+/*
+ * Whoever may list the SAs with ip xfrm state may do it here, too: the namespace's
+ * root, whom the file need not belong to.
+ */
+static void *minesp_sad_seq_start(struct seq_file *seq, loff_t *pos)
+	__acquires(RCU)
+{
+	rcu_read_lock();
+	if (!file_ns_capable(seq->file, seq_file_net(seq)->user_ns,
+			     CAP_NET_ADMIN))
+		return ERR_PTR(-EPERM);
+	return minesp_sad_seq_at(seq, pos);
 }
 
 static void *minesp_sad_seq_next(struct seq_file *seq, void *v, loff_t *pos)
 {
-	return seq_list_next(v, &minesp_net(seq_file_net(seq))->sas, pos);
+	/* There may be many, and grace periods have to end. */
+	rcu_read_unlock();
+	cond_resched();
+	rcu_read_lock();
+	++*pos;
+	return minesp_sad_seq_at(seq, pos);
 }
 
 static void minesp_sad_seq_stop(struct seq_file *seq, void *v)
+	__releases(RCU)
 {
-	mutex_unlock(&minesp_net(seq_file_net(seq))->sad_lock);
+	rcu_read_unlock();
 }
 
 static int minesp_sad_seq_show(struct seq_file *seq, void *v)
 {
 	struct minesp_net *mn = minesp_net(seq_file_net(seq));
-	const struct minesp_sa *sa = list_entry(v, struct minesp_sa, list);
+	struct minesp_sa *sa = v;
 	struct minesp_sad *sad;
 	struct xfrm_state *x;
 	u64 sent, rcvd;
 	long slot = -1;
 	bool direct = false;
 
-	if (v == &mn->sas) {
+	if (v == SEQ_START_TOKEN) {
 		seq_puts(seq, "SPI        slot    direct SN      last-sent  last-rcvd  destination      suite\n");
 		return 0;
 	}
 
-	/*
-	 * On the list, so its memory is there: minesp_sad_del() needs our lock.
-	 * But the core frees parts of it before that, once nobody holds it.
-	 */
-	x = sa->x;
-	if (!refcount_inc_not_zero(&x->refcnt))
-		return 0;
-	sad = rcu_dereference_protected(mn->sad, lockdep_is_held(&mn->sad_lock));
+	x = minesp_sad_hold(sa);
+	if (!x)
+		return SEQ_SKIP;
+	sad = rcu_dereference(mn->sad);
 	if (sad) {
 		struct minesp_sa __rcu **p = minesp_slot(sad, x->id.spi);
 

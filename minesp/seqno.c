@@ -144,7 +144,7 @@ static enum hrtimer_restart minesp_seqno_timer(struct hrtimer *timer)
 static void minesp_seqno_changed(struct minesp_net *mn, u64 tick, u64 epoch,
 				 struct netlink_ext_ack *extack)
 {
-	mutex_lock(&mn->sad_lock);
+	spin_lock(&mn->sad_lock);
 	if (mn->key_tick && (mn->key_tick != tick || mn->key_epoch != epoch)) {
 		NL_SET_ERR_MSG_MOD(extack,
 				   "sn_tick_us or sn_epoch changed since the last SA: with a key from before, SNs and nonces may repeat");
@@ -152,7 +152,7 @@ static void minesp_seqno_changed(struct minesp_net *mn, u64 tick, u64 epoch,
 	}
 	mn->key_tick = tick;
 	mn->key_epoch = epoch;
-	mutex_unlock(&mn->sad_lock);
+	spin_unlock(&mn->sad_lock);
 }
 
 /**

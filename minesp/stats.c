@@ -82,7 +82,7 @@ int minesp_stats_init(struct net *net)
 	if (!proc_create_net_single("minesp_stat", 0444, net->proc_net,
 				    minesp_stats_show, NULL))
 		return -ENOMEM;
-	if (!proc_create_net("minesp", 0400, net->proc_net,
+	if (!proc_create_net("minesp", 0444, net->proc_net,
 			     &minesp_sad_seq_ops,
 			     sizeof(struct seq_net_private))) {
 		remove_proc_entry("minesp_stat", net->proc_net);

@@ -128,7 +128,9 @@ static int minesp_init_minimal(struct xfrm_state *x,
 	sa->mn = mn;
 	sa->x = x;
 	spin_lock_init(&sa->lock);
-	minesp_sad_add(sa);
+	err = minesp_sad_add(sa);
+	if (err)
+		return err;
 	/* For whoever lists the SA, and for its copy when it migrates. */
 	x->props.extra_flags |= MINESP_XFLAG_MINIMAL;
 	err = minesp_seqno_init(sa, x, extack);
