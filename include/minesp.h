@@ -50,6 +50,26 @@ struct minesp_mib {
 };
 
 /**
+ * struct minesp_clock - the clock of SNs, and what binds SAs that come later
+ * @lock: for setting @offset_max
+ * @began: by CLOCK_BOOTTIME, ns
+ * @offset_max: the highest offset from CLOCK_BOOTTIME to CLOCK_REALTIME of those at
+ *		which an SN was made, ns
+ * @sn_sent: where the highest SN that ran ahead of the clock stands in time, ns
+ *	     since 1970
+ *
+ * The network namespaces of the initial user namespace have one together, which begins
+ * when the module is loaded. Any other has its own, from when it is made: others must
+ * not be bound by what it does.
+ */
+struct minesp_clock {
+	spinlock_t lock;	/* offset_max */
+	u64 began;
+	atomic64_t offset_max;
+	atomic64_t sn_sent;
+};
+
+/**
  * struct minesp_net - what minesp keeps for one network namespace
  * @users: the namespace itself, and each minimal SA in it
  * @async: 1 while the namespace lives, and packets whose crypto is asynchronous
@@ -65,6 +85,8 @@ struct minesp_mib {
  * @rx_fresh: likewise
  * @rx_max_age_ms: likewise
  * @rx_max_ahead_ms: likewise
+ * @clock: the clock of SNs
+ * @own_clock: where @clock points, unless it is the initial user namespace's
  * @offset: from CLOCK_BOOTTIME to CLOCK_REALTIME when an SN was made last, ns
  * @key_tick: the tick of the SA that was added last, ns; 0 for none
  * @key_epoch: its epoch, ns since 1970
@@ -83,6 +105,7 @@ struct minesp_net {
 	unsigned int enabled, sad_slots;
 	unsigned int sn_mode, sn_tick_us, sn_epoch, sn_ahead;
 	unsigned int rx_fresh, rx_max_age_ms, rx_max_ahead_ms;
+	struct minesp_clock *clock, own_clock;
 	atomic64_t offset;
 	u64 key_tick, key_epoch;
 	struct minesp_sad __rcu *sad;
@@ -201,6 +224,7 @@ void minesp_async_end(struct minesp_net *mn);
 
 /* seqno.c */
 void minesp_seqno_load(void);
+void minesp_seqno_net(const struct net *net, struct minesp_net *mn);
 int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 		      struct netlink_ext_ack *extack);
 void minesp_seqno_exit(struct minesp_sa *sa);

@@ -63,11 +63,14 @@ int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb, int nfrags,
 	int err;
 	u8 *iv;
 
-	/* Room for each part, and for aligning it. */
+	/*
+	 * Room for each part, and for aligning it. The peer chooses the number of
+	 * fragments, up to some thousands that IP makes one packet of.
+	 */
 	op = kmalloc(sizeof(*op) + crypto_aead_alignmask(aead) + ivlen +
 		     __alignof__(*req) + sizeof(*req) +
 		     crypto_aead_reqsize(aead) + __alignof__(*sg) +
-		     (1 + nfrags) * sizeof(*sg), GFP_ATOMIC);
+		     (1 + nfrags) * sizeof(*sg), GFP_ATOMIC | __GFP_NOWARN);
 	if (!op)
 		return -ENOMEM;
 	iv = PTR_ALIGN((u8 *)(op + 1), crypto_aead_alignmask(aead) + 1);

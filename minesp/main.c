@@ -55,6 +55,7 @@ static int __net_init minesp_net_init(struct net *net)
 		return err;
 	refcount_set(&mn->users, 1);
 	atomic_set(&mn->async, 1);
+	minesp_seqno_net(net, mn);
 	/* The defaults; sysctl.c explains them. */
 	mn->enabled = enabled;
 	mn->sad_slots = 1024;

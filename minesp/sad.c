@@ -53,7 +53,9 @@ static struct minesp_sad *minesp_sad_alloc(u32 slots)
 {
 	struct minesp_sad *sad;
 
-	sad = kvzalloc(struct_size(sad, slots, slots), GFP_KERNEL_ACCOUNT);
+	/* Up to 8 MB, as the namespace's root likes; its memory, and no news. */
+	sad = kvzalloc(struct_size(sad, slots, slots),
+		       GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
 	if (sad)
 		sad->mask = slots - 1;
 	return sad;

@@ -11,14 +11,14 @@
  * have the key at once:
  *
  * - Within an SA each SN is above the last one.
- * - An SA's SNs start above whatever an SA before it has sent, in any namespace.
- *   That is no more than the clock now, or than sn_sent if it ran ahead. The SA
- *   before it takes no SN after its death, and dies before this one is alive;
- *   both are seen under x->lock.
- * - They also start above the clock plus sn_ahead at the time when the module was
- *   loaded, which is reckoned back from the clock when the first SN is made: at
- *   boot it may not have been right yet. No SN from before exceeds that. So the
- *   bucket is empty then.
+ * - An SA's SNs start above whatever an SA before it has sent, in any namespace that
+ *   shares its struct minesp_clock. That is no more than the clock now, or than
+ *   sn_sent if it ran ahead. The SA before it takes no SN after its death, and dies
+ *   before this one is alive; both are seen under x->lock.
+ * - They also start above the clock plus sn_ahead at the time when the struct
+ *   minesp_clock began. No SN from before exceeds that. So the bucket is empty then.
+ *   It is reckoned back from the clock when the first SN is made: at boot it may
+ *   not have been right yet.
  *
  * The clock is CLOCK_REALTIME, except that it does not go back: where it has
  * been set back, CLOCK_BOOTTIME carries on from the latest time at which an SN was
@@ -31,19 +31,50 @@
 
 #include "minesp.h"
 
-static u64 loaded;		/* when, by CLOCK_BOOTTIME */
-static atomic64_t offset_max;	/* from CLOCK_BOOTTIME to the clock, ns */
-static atomic64_t sn_sent;	/* where the highest SN stands in time, ns since 1970 */
+/* That of all namespaces that the initial user namespace owns. */
+static struct minesp_clock host_clock;
+
+static void minesp_clock_begin(struct minesp_clock *clock)
+{
+	spin_lock_init(&clock->lock);
+	clock->began = ktime_get_boottime_ns();
+}
 
 /**
  * minesp_seqno_load - the module is being loaded
  */
 void minesp_seqno_load(void)
 {
-	loaded = ktime_get_boottime_ns();
+	minesp_clock_begin(&host_clock);
 }
 
-/* From CLOCK_BOOTTIME to CLOCK_REALTIME, which resuming moves both, in ns. */
+/**
+ * minesp_seqno_net - give a new namespace its clock
+ * @net: the namespace
+ * @mn: minesp's part of it
+ */
+void minesp_seqno_net(const struct net *net, struct minesp_net *mn)
+{
+	mn->clock = &host_clock;
+	if (net->user_ns == &init_user_ns)
+		return;
+	mn->clock = &mn->own_clock;
+	minesp_clock_begin(mn->clock);
+}
+
+/*
+ * Warn in the kernel's log; only for the host's own namespaces, or others fill
+ * the log, and hide the host's warnings by the limit on their rate.
+ */
+#define minesp_warn(mn, ...) do {					\
+	if ((mn)->clock == &host_clock)					\
+		pr_warn_ratelimited(__VA_ARGS__);			\
+} while (0)
+
+/*
+ * From CLOCK_BOOTTIME to CLOCK_REALTIME, in ns. Resuming moves both, and may do so
+ * between our reading the one and the other, in either order.
+ */
 static s64 minesp_offset(void)
 {
 	ktime_t boot, real;
@@ -51,7 +82,8 @@ static s64 minesp_offset(void)
 	do {
 		boot = ktime_mono_to_any(0, TK_OFFS_BOOT);
 		real = ktime_mono_to_any(0, TK_OFFS_REAL);
-	} while (boot != ktime_mono_to_any(0, TK_OFFS_BOOT));
+	} while (boot != ktime_mono_to_any(0, TK_OFFS_BOOT) ||
+		 real != ktime_mono_to_any(0, TK_OFFS_REAL));
 	return ktime_to_ns(ktime_sub(real, boot));
 }
 
@@ -61,33 +93,34 @@ static s64 minesp_offset(void)
  */
 static u64 minesp_clock_sn(struct minesp_net *mn)
 {
-	static DEFINE_SPINLOCK(lock);
+	struct minesp_clock *clock = mn->clock;
 	s64 offset, back;
 
 	/* Pairs with the release below: then offset_max is right, too. */
 	if (likely(minesp_offset() == atomic64_read_acquire(&mn->offset)))
 		goto out;
-	spin_lock(&lock);
+	spin_lock(&clock->lock);
 	offset = minesp_offset();
 	back = atomic64_read(&mn->offset) - offset;
-	if (offset > atomic64_read(&offset_max))
-		atomic64_set(&offset_max, offset);
+	if (offset > atomic64_read(&clock->offset_max))
+		atomic64_set(&clock->offset_max, offset);
 	atomic64_set_release(&mn->offset, offset);
-	spin_unlock(&lock);
+	spin_unlock(&clock->lock);
 	if (back > 0) {
 		minesp_stat_inc(mn, MINESP_CLOCK_SET_BACK);
-		pr_warn_ratelimited("the clock was set back by %lld ms: SNs may repeat after the next boot or load\n",
-				    div_s64(back, NSEC_PER_MSEC));
+		minesp_warn(mn, "the clock was set back by %lld ms: SNs may repeat after the next boot or load\n",
+			    div_s64(back, NSEC_PER_MSEC));
 	}
 out:
-	return ktime_get_boottime_ns() + atomic64_read(&offset_max);
+	return ktime_get_boottime_ns() + atomic64_read(&clock->offset_max);
 }
 
 /* The same for everybody else: what they see binds nobody. */
-static u64 minesp_clock(void)
+static u64 minesp_clock(const struct minesp_net *mn)
 {
 	return max_t(u64, ktime_get_real_ns(),
-		     ktime_get_boottime_ns() + atomic64_read(&offset_max));
+		     ktime_get_boottime_ns() +
+		     atomic64_read(&mn->clock->offset_max));
 }
 
 static u64 minesp_ticks(const struct minesp_seqno *s, u64 ns)
@@ -119,7 +152,7 @@ static enum hrtimer_restart minesp_seqno_timer(struct hrtimer *timer)
 {
 	struct minesp_seqno *s = container_of(timer, struct minesp_seqno, timer);
 	struct xfrm_state *x = s->x;
-	u64 sn = minesp_ticks(s, minesp_clock());
+	u64 sn = minesp_ticks(s, minesp_clock(minesp_sa(x)->mn));
 	u8 state;
 
 	spin_lock(&x->lock);
@@ -144,15 +177,19 @@ static enum hrtimer_restart minesp_seqno_timer(struct hrtimer *timer)
 static void minesp_seqno_changed(struct minesp_net *mn, u64 tick, u64 epoch,
 				 struct netlink_ext_ack *extack)
 {
+	bool changed;
+
 	spin_lock(&mn->sad_lock);
-	if (mn->key_tick && (mn->key_tick != tick || mn->key_epoch != epoch)) {
+	changed = mn->key_tick &&
+		  (mn->key_tick != tick || mn->key_epoch != epoch);
+	if (changed)
 		NL_SET_ERR_MSG_MOD(extack,
 				   "sn_tick_us or sn_epoch changed since the last SA: with a key from before, SNs and nonces may repeat");
-		pr_warn_ratelimited("net.minesp.sn_tick_us or sn_epoch has changed: with keys from before, SNs and nonces may repeat\n");
-	}
 	mn->key_tick = tick;
 	mn->key_epoch = epoch;
 	spin_unlock(&mn->sad_lock);
+	if (changed)
+		minesp_warn(mn, "net.minesp.sn_tick_us or sn_epoch has changed: with keys from before, SNs and nonces may repeat\n");
 }
 
 /**
@@ -196,7 +233,7 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 	if (!(flags & (MINESP_XFLAG_CLOCK | MINESP_XFLAG_FRESH)))
 		return 0;
 
-	s = kzalloc(sizeof(*s), GFP_KERNEL);
+	s = kzalloc(sizeof(*s), GFP_KERNEL_ACCOUNT);
 	if (!s)
 		return -ENOMEM;
 	sa->seqno = s;
@@ -216,7 +253,7 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 	if (!(flags & MINESP_XFLAG_CLOCK))
 		return 0;
 
-	now = minesp_clock();
+	now = minesp_clock(mn);
 	sn = minesp_ticks(s, now);
 	if (now < s->epoch)
 		return minesp_refuse(extack, -EINVAL,
@@ -249,28 +286,30 @@ void minesp_seqno_exit(struct minesp_sa *sa)
  * The SN that an SA starts above, as said at the top; @oseq is what whoever added
  * the SA may have given it.
  */
-static u64 minesp_seqno_start(const struct minesp_seqno *s, u64 ticks, u64 oseq)
+static u64 minesp_seqno_start(const struct minesp_seqno *s,
+			      const struct minesp_clock *clock, u64 ticks,
+			      u64 oseq)
 {
-	u64 load = loaded + atomic64_read(&offset_max);
+	u64 began = clock->began + atomic64_read(&clock->offset_max);
 	u64 start = max(ticks, oseq);
 
 	/*
 	 * SAs of this tick and epoch are not further ahead than this one may be,
 	 * others are no business of its.
 	 */
-	start = max(start, min(minesp_ticks(s, atomic64_read(&sn_sent)),
+	start = max(start, min(minesp_ticks(s, atomic64_read(&clock->sn_sent)),
 			       ticks + s->ahead));
 	/* No SA had this epoch before it began. */
-	if (load > s->epoch)
-		start = max(start, minesp_ticks(s, load) + s->ahead);
+	if (began > s->epoch)
+		start = max(start, minesp_ticks(s, began) + s->ahead);
 	return start;
 }
 
-static void minesp_seqno_sent(s64 ns)
+static void minesp_seqno_sent(struct minesp_clock *clock, s64 ns)
 {
-	s64 old = atomic64_read(&sn_sent);
+	s64 old = atomic64_read(&clock->sn_sent);
 
-	while (old < ns && !atomic64_try_cmpxchg(&sn_sent, &old, ns))
+	while (old < ns && !atomic64_try_cmpxchg(&clock->sn_sent, &old, ns))
 		;
 }
 
@@ -307,7 +346,7 @@ int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 		goto unlock;
 	}
 	ticks = minesp_ticks(s, minesp_clock_sn(mn));
-	last = s->last ?: minesp_seqno_start(s, ticks, core - 1);
+	last = s->last ?: minesp_seqno_start(s, mn->clock, ticks, core - 1);
 	next = max(ticks, last + 1);
 	if (unlikely(next > s->end)) {
 		minesp_stat_inc(mn, MINESP_OUT_EXPIRED);
@@ -323,7 +362,8 @@ int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 		*sn = next;
 		s->last = next;
 		if (next > ticks)
-			minesp_seqno_sent(s->epoch + next * s->tick);
+			minesp_seqno_sent(mn->clock,
+					  s->epoch + next * s->tick);
 		minesp_seqno_wear(x, next);
 	}
 	/* The core has counted for itself. */

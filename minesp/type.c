@@ -114,7 +114,7 @@ static int minesp_init_minimal(struct xfrm_state *x,
 	if (err)
 		return err;
 
-	sa = kzalloc(sizeof(*sa), GFP_KERNEL);
+	sa = kzalloc(sizeof(*sa), GFP_KERNEL_ACCOUNT);
 	if (!sa)
 		return -ENOMEM;
 	aead = minesp_suite_init(x, extack);

@@ -73,8 +73,8 @@ static void new_sa(struct minesp_seqno_test *t)
 static void load_module(struct minesp_seqno_test *t)
 {
 	atomic64_set(&t->mn.offset, 0);
-	atomic64_set(&offset_max, 0);
-	atomic64_set(&sn_sent, 0);
+	atomic64_set(&host_clock.offset_max, 0);
+	atomic64_set(&host_clock.sn_sent, 0);
 	minesp_seqno_load();
 }
 
@@ -86,6 +86,7 @@ static int minesp_seqno_test_init(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, t);
 	t->mn.stats = alloc_percpu(struct minesp_mib);
 	KUNIT_ASSERT_TRUE(test, t->mn.stats);
+	t->mn.clock = &host_clock;
 	t->sa.mn = &t->mn;
 	t->sa.seqno = &t->seqno;
 	t->seqno.x = &t->x;
@@ -196,7 +197,7 @@ static void minesp_test_clock(struct kunit *test)
 			real_ns = EPOCH + (rand_u64(t) >> 4);
 		now = minesp_clock_sn(&t->mn);
 		KUNIT_ASSERT_EQ(test, now, max(real_ns, last + step));
-		KUNIT_ASSERT_EQ(test, now, minesp_clock());
+		KUNIT_ASSERT_EQ(test, now, minesp_clock(&t->mn));
 		last = now;
 	}
 }
@@ -283,13 +284,13 @@ static void minesp_test_unique(struct kunit *test)
 		}
 		for (burst = below(t, 8); burst; burst--) {
 			err = next_sn(t, &sn);
-			latest = max(latest, minesp_clock());
+			latest = max(latest, minesp_clock(&t->mn));
 			if (err) {
 				KUNIT_ASSERT_EQ(test, err, -EBUSY);
 				break;
 			}
 			KUNIT_ASSERT_GT(test, sn, highest);
-			KUNIT_ASSERT_LE(test, sn, minesp_ticks(s, minesp_clock()) +
+			KUNIT_ASSERT_LE(test, sn, minesp_ticks(s, minesp_clock(&t->mn)) +
 						  s->ahead);
 			highest = sn;
 			sent++;
