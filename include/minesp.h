@@ -91,7 +91,8 @@ struct minesp_clock {
  * @key_tick: the tick of the SA that was added last, ns; 0 for none
  * @key_epoch: its epoch, ns since 1970
  * @sad: the table from SPI to SA; NULL before the first minimal SA
- * @sas: the minimal SAs, by their id
+ * @sas: the minimal SAs, by their id, which is in the order of their births
+ * @next_id: the id to try for the next one
  * @sad_lock: for changing @sad and @sad_slots; for @key_tick, @key_epoch
  *
  * SAs outlive the exit handler of their namespace: xfrm's own, which flushes
@@ -110,6 +111,7 @@ struct minesp_net {
 	u64 key_tick, key_epoch;
 	struct minesp_sad __rcu *sad;
 	struct xarray sas;
+	u32 next_id;
 	spinlock_t sad_lock;	/* sad, sad_slots, key_tick, key_epoch */
 };
 
@@ -124,9 +126,6 @@ static inline int minesp_say(struct netlink_ext_ack *extack, int err,
 }
 
 #define minesp_stat_inc(mn, field) SNMP_INC_STATS((mn)->stats, field)
-
-struct minesp_net *minesp_net(const struct net *net);
-void minesp_net_put(struct minesp_net *mn);
 
 /**
  * struct minesp_seqno - SNs from the clock, and the age that SNs may have
@@ -238,6 +237,12 @@ int minesp_output(struct xfrm_state *x, struct sk_buff *skb);
 int minesp_input(struct xfrm_state *x, struct sk_buff *skb);
 int minesp_protocols_register(void);
 void minesp_protocols_unregister(void);
+
+/* netns.c */
+struct minesp_net *minesp_net(const struct net *net);
+void minesp_net_put(struct minesp_net *mn);
+int minesp_netns_register(void);
+void minesp_netns_unregister(void);
 
 /* sysctl.c */
 int minesp_sysctl_init(struct net *net, struct minesp_net *mn);

@@ -112,10 +112,12 @@ int minesp_sad_add(struct minesp_sa *sa)
 	struct minesp_sad *sad;
 	int err;
 
-	err = xa_alloc(&mn->sas, &sa->id, sa, XA_LIMIT(1, INT_MAX),
-		       GFP_KERNEL_ACCOUNT);
-	if (err || rcu_access_pointer(mn->sad))
+	err = xa_alloc_cyclic(&mn->sas, &sa->id, sa, XA_LIMIT(1, INT_MAX),
+			      &mn->next_id, GFP_KERNEL_ACCOUNT);
+	if (err < 0)
 		return err;
+	if (rcu_access_pointer(mn->sad))
+		return 0;
 	sad = minesp_sad_alloc(READ_ONCE(mn->sad_slots));
 	if (!sad)
 		return 0;
