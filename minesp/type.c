@@ -67,7 +67,7 @@ static int minesp_check(const struct xfrm_state *x,
 	if (x->props.mode != XFRM_MODE_TRANSPORT &&
 	    x->props.mode != XFRM_MODE_TUNNEL)
 		return minesp_refuse(extack, -EOPNOTSUPP,
-				     "only transport and tunnel mode, not BEET; extra-flag 0x02000000 chooses the kernel's own ESP");
+				     "only transport and tunnel mode, not BEET or IPTFS; extra-flag 0x02000000 chooses the kernel's own ESP");
 	if (x->encap)
 		return minesp_refuse(extack, -EOPNOTSUPP,
 				     "no UDP or TCP encapsulation; extra-flag 0x02000000 chooses the kernel's own ESP");
@@ -252,19 +252,26 @@ static int minesp_pin_stock(struct minesp_family *f)
 	const struct xfrm_state_afinfo *afinfo;
 	int err = 0;
 
+	/* IPv6 may be disabled, and esp6 would complain. */
+	rcu_read_lock();
+	afinfo = xfrm_state_afinfo_get_rcu(f->family);
+	rcu_read_unlock();
+	if (!afinfo)
+		return 0;
+
 	/* Were it loaded after us it would overwrite our slot, with a WARN. */
 	request_module("xfrm-type-%d-%d", f->family, IPPROTO_ESP);
 
 	rcu_read_lock();
 	afinfo = xfrm_state_afinfo_get_rcu(f->family);
-	f->stock = afinfo ? READ_ONCE(afinfo->type_esp) : NULL;
+	f->stock = READ_ONCE(afinfo->type_esp);
 	if (f->stock && !try_module_get(f->stock->owner)) {
 		/* It is being unloaded: its slot is not ours to give back. */
 		f->stock = NULL;
 		err = -EBUSY;
 	}
 	rcu_read_unlock();
-	if (afinfo && !f->stock && !err)
+	if (!f->stock && !err)
 		pr_info("no stock ESP for %s: load esp%d before minesp, not after\n",
 			f->family == AF_INET6 ? "IPv6" : "IPv4",
 			f->family == AF_INET6 ? 6 : 4);
