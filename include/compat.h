@@ -55,20 +55,4 @@ register_net_sysctl_sz(struct net *net, const char *path,
 }
 #endif
 
-/*
- * The encap_type that makes xfrm_input() take the SA from the secpath, and not look
- * it up. 6.11 changed that, and so did 6.1.178. Which of the stable kernels between
- * them have the change is not known here: there no SA is learnt, so none is found in
- * the table, and xfrm looks it up.
- */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 11, 0) ||		\
-	(LINUX_VERSION_CODE >= KERNEL_VERSION(6, 1, 178) &&	\
-	 LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0))
-#define MINESP_DIRECT 0
-#elif LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)
-#define MINESP_DIRECT (-2)
-#else
-#define MINESP_DIRECT 1		/* none */
-#endif
-
 #endif

@@ -13,6 +13,14 @@
 #include "minesp.h"
 
 /*
+ * What tells xfrm_input() to take the SA from the secpath, where GRO puts it, rather
+ * than to look it up: XFRM_GRO, or on kernels that do not know it there an encap_type
+ * of -2. XFRM_XMIT is our own mark: when receiving nobody else has it.
+ */
+#define MINESP_DIRECT	(XFRM_GRO | XFRM_XMIT)
+static int direct_encap_type __read_mostly;
+
+/*
  * The ICV has been checked: @err tells. Then, and only then, the trailer.
  * -EINPROGRESS is for a dummy packet (RFC 4303 2.6), which is the caller's to free.
  */
@@ -36,8 +44,7 @@ static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 	if (unlikely(err))
 		return err;
 
-	if (MINESP_DIRECT <= 0)
-		minesp_sad_learn(minesp_sa(x), x->id.spi);
+	minesp_sad_learn(minesp_sa(x), x->id.spi);
 
 	/* Cannot fail: minesp_input() has seen that a trailer fits. */
 	skb_copy_bits(skb, skb->len - taillen, trailer, sizeof(trailer));
@@ -119,6 +126,26 @@ static int minesp_input_again(struct xfrm_state *x, struct sk_buff *skb)
 	return -EINPROGRESS;
 }
 
+/*
+ * What minesp_rcv_direct() told xfrm_input() has had its effect. The SA's mark is set
+ * after the look-up, as xfrm_input() does: SAs within this one are looked up by the
+ * mark that the packet came with.
+ */
+static void minesp_input_direct(struct xfrm_state *x, struct sk_buff *skb,
+				struct sec_path *sp)
+{
+	if (unlikely(sp->len == 2)) {
+		/* None: this kernel has looked it up again, and wants -2. */
+		xfrm_state_put(sp->xvec[0]);
+		sp->xvec[0] = x;
+		sp->len = 1;
+		WRITE_ONCE(direct_encap_type, -2);
+	}
+	sp->ovec[0].flags = 0;
+	sp->olen = 0;
+	skb->mark = xfrm_smark_get(skb->mark, x);
+}
+
 /**
  * minesp_input - the xfrm_type's input: take a packet out of ESP
  * @x: the SA
@@ -138,20 +165,14 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 	struct crypto_aead *aead = x->data;
 	unsigned int hlen = sizeof(struct ip_esp_hdr) + minesp_sa(x)->ivlen;
 	const struct xfrm_offload *xo = xfrm_offload(skb);
+	struct sec_path *sp = skb_sec_path(skb);
 	struct sk_buff *trailer;
 	int err;
 
-	if (xo && xo->flags & XFRM_GRO)
+	if (sp->olen && sp->ovec[0].flags == MINESP_DIRECT)
+		minesp_input_direct(x, skb, sp);
+	else if (xo && xo->flags & XFRM_GRO)
 		return minesp_input_again(x, skb);
-	/*
-	 * What minesp_rcv_direct() told xfrm_input() has had its effect. The SA's
-	 * mark is set after the look-up, as xfrm_input() does: SAs within this one
-	 * are looked up by the mark that the packet came with.
-	 */
-	if (xo) {
-		skb_sec_path(skb)->olen = 0;
-		skb->mark = xfrm_smark_get(skb->mark, x);
-	}
 
 	if (skb->len < hlen + 2 + crypto_aead_authsize(aead) ||
 	    !pskb_may_pull(skb, hlen)) {
@@ -185,9 +206,8 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 }
 
 /*
- * Hand a packet to xfrm_input() together with its SA, as a device does that has
- * decrypted it; flags that say nothing was done yet make it skip its look-up and
- * nothing else. -EINVAL passes the packet on.
+ * Hand a packet to xfrm_input() together with its SA, as GRO does, which makes it
+ * skip its look-up and nothing else. -EINVAL passes the packet on.
  */
 static int minesp_rcv_direct(struct sk_buff *skb, u8 family, u8 daddroff)
 {
@@ -218,12 +238,18 @@ static int minesp_rcv_direct(struct sk_buff *skb, u8 family, u8 daddroff)
 
 	sp->xvec[0] = x;
 	sp->len = 1;
-	sp->olen = 1;	/* with ovec[0] all 0, as secpath_set() made it */
+	sp->olen = 1;	/* with ovec[0] otherwise 0, as secpath_set() made it */
+	sp->ovec[0].flags = MINESP_DIRECT;
+	/*
+	 * This, and 0 for the SPI, is for a kernel that looks up the SA all the same,
+	 * see minesp_input_direct(): it reads SPI and SN itself.
+	 */
+	XFRM_TUNNEL_SKB_CB(skb)->tunnel.ip4 = NULL;
 	XFRM_SPI_SKB_CB(skb)->family = family;
 	XFRM_SPI_SKB_CB(skb)->daddroff = daddroff;
 	XFRM_SPI_SKB_CB(skb)->seq = seq;
 	minesp_stat_inc(mn, MINESP_IN_DIRECT);
-	return xfrm_input(skb, IPPROTO_ESP, spi, MINESP_DIRECT);
+	return xfrm_input(skb, IPPROTO_ESP, 0, READ_ONCE(direct_encap_type));
 
 put:
 	xfrm_state_put(x);
