@@ -222,6 +222,7 @@ static int minesp_notify(struct xfrm_state *x, const struct km_event *c)
 	x->tfcpad = 0;
 	if (x->km.state == MINESP_STATE_NEW) {
 		minesp_no_offload(x);
+		/* Last, for who looks without the lock: xfrm_state_find(). */
 		smp_store_release(&x->km.state, XFRM_STATE_VALID);
 	}
 	spin_unlock_bh(&x->lock);

