@@ -22,7 +22,7 @@ PORT = 6000
 STRONGSWAN = """
 charon-systemd {{
     load_modular = no
-    load = random nonce aes sha1 sha2 hmac kdf gmp kernel-netlink socket-default vici
+    load = random nonce aes sha1 sha2 hmac kdf gmp openssl kernel-netlink socket-default vici
     delete_rekeyed_delay = 1
     syslog {{
     }}
