@@ -9,6 +9,8 @@
 #   make install    put the module where modprobe finds it, and minesp-spi
 #   make clean      remove what was built, but not what was downloaded
 #   make demo       show minesp at work, in a virtual machine
+#   make quick      build for the newest kernel, and run there the tests that find
+#                   most, in a few minutes
 #   make check      build for every supported kernel, and run all tests; some of
 #                   them on a kernel with KASAN, lockdep and the like, too
 #   make check-debug
@@ -42,12 +44,12 @@ clean:
 	$(MAKE) -C $(KDIR) M=$(CURDIR) clean
 	rm -f tools/minesp-spi
 
-demo check foreign style cross coverage:
+demo quick check foreign style cross coverage:
 	tools/$@.sh
 
 check-debug check-races: check-%:
-	tools/setup.sh
+	tools/setup.sh trixie
 	tools/debug-kernel.sh $*
 	RELEASES=$$(tail -n 1 build/$*/built) MINESP_TIMEOUT=14400 tools/check.sh
 
-.PHONY: all tools install clean demo check check-debug check-races foreign style cross coverage
+.PHONY: all tools install clean demo quick check check-debug check-races foreign style cross coverage

@@ -1,46 +1,62 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# make check: sets up what is missing, builds for every supported kernel with
-# all warnings, and for other architectures, looks at the style, runs all kselftests
-# on every kernel and some on the debug kernel, in virtual machines, and sums up. Its
-# last line: N passed, N failed, N skipped.
+# make check: sets up what is missing, builds for every supported kernel with all
+# warnings, and for other architectures, looks at the style, runs all kselftests on every
+# kernel and some on the debug kernel, in virtual machines, and sums up: seconds per
+# program and kernel, and as the last line: N passed, N failed, N skipped.
 #
-# check.sh TEST ... runs only these tests of selftests/, such as interop.py, and not
-# on the debug kernel. With RELEASES set to one of tools/debug-kernel.sh it runs only
-# there. A test that has not begun MINESP_TIMEOUT seconds after check.sh has, 4200, is
-# skipped: so a slow machine has a verdict, too.
+# check.sh TEST ... runs only these tests of selftests/, such as interop.py, and not on
+# the debug kernel. RELEASES names the kernels: one of tools/debug-kernel.sh, too.
+# LANES machines run at a time, as many as there are processors unless set. A test that
+# has not begun MINESP_TIMEOUT seconds after check.sh has, 4200, is skipped: so a slow
+# machine has a verdict, too.
 
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/roots.sh"
+. tools/ktap.sh
 
 # What gains most from the debug kernel, in little time
 debug_tests="kunit.py fault.py soak.py klog.py"
 
-: "${MINESP_TIMEOUT:=4200}"
+: "${MINESP_TIMEOUT:=4200}" "${LANES:=$(nproc)}"
 end=$(($(date +%s) + MINESP_TIMEOUT))
 
-# In a virtual machine of release $1; what it prints is KTAP. What there is of
-# coverage goes to where the module was built. Then machines of that release that
-# crash.
+# Runs a command in the background as soon as a lane is free
+start()
+{
+	while [ "$(jobs -rp | wc -l)" -ge "$LANES" ]; do
+		wait -n
+	done
+	"$@" < /dev/null &
+}
+
+# Runs tests in a virtual machine of release $1; all if none is named. What there is of
+# coverage goes to where the module was built.
 run_on()
 {
-	local tests="${*:2}" dir=$PWD/build/$1/minesp limit="MINESP_END=$end"
+	local tests="${*:2}" limit="MINESP_END=$end" dir=/minesp/build/$1/minesp
 
 	[[ $1 = *-debug || $1 = *-races ]] && export VM_MEMORY=3G &&
 		limit+=" kselftest_override_timeout=5400"
+	step "running ${tests:-the tests} on $1"
 	{
 		echo "# $1"	# a machine that says nothing has died
-		timeout -k 10 $((MINESP_TIMEOUT + 900)) tools/vm.sh "$1" \
+		timeout --foreground $((MINESP_TIMEOUT + 900)) tools/vm.sh "$1" \
 			"$limit make -s -C $selftests/minesp run_tests ${tests:+TEST_PROGS='$tests'} 2>&1
-			 for d in $dir $dir/kunit; do cp /sys/kernel/debug/gcov\$d/*.gcda \$d/ 2> /dev/null; done; :" \
-			< /dev/null
-	} | tee "build/ktap-$1" | sed -u "s/^/[$1] /"
-	[ "$tests" ] || [ "${RELEASES:-}" ] && return
+			 for d in $dir $dir/kunit; do cp /sys/kernel/debug/gcov\$d/*.gcda \$d/ 2> /dev/null; done; :"
+	} | timed | tee "build/ktap-$1" | sed -u "s/^/[$1] /"
+}
+
+# All tests, then machines that crash
+run_all_on()
+{
+	run_on "$1"
 	{
 		echo "1..1"
+		echo "# selftests: minesp: crash.py"
 		tools/crash.py "$1" 2 | sed -u "s/^/# /"
 		verdict "${PIPESTATUS[0]}" "selftests: minesp: crash.py"
-	} | tee "build/ktap-crash-$1" | sed -u "s/^/[$1] /"
+	} | timed | tee "build/ktap-crash-$1" | sed -u "s/^/[$1] /"
 }
 
 build_for()
@@ -49,48 +65,56 @@ build_for()
 	build_verdict "$1" "build/$1/minesp/minesp.ko" build "$1" W=1 | tee -a build/ktap-build
 }
 
-tools/setup.sh || die "set-up failed"
-rm -f build/ktap-*
-rsync -a --delete --exclude=__pycache__ selftests/ $selftests/minesp/
-# Not anew by each program in a slow machine
-/usr/bin/python3 -m compileall -q $selftests/{kselftest,minesp}
+run_debug()
+{
+	local release
 
-all=$(releases)
-debug=
-[ "$*${RELEASES:-}" ] || {
-	tools/debug-kernel.sh && debug=$(tail -n 1 build/debug/built)
+	tools/debug-kernel.sh
 	verdict $? "build of the debug kernel" | tee -a build/ktap-build
+	release=$(tail -n 1 build/debug/built) || return
+	build_for "$release"
+	run_on "$release" $debug_tests
+}
+
+look_at_source()
+{
 	step "building for other architectures"
 	tools/cross.sh | grep -v '^1\.\.' | tee -a build/ktap-build
 	verdict "${PIPESTATUS[0]}" "builds for other architectures" | tee -a build/ktap-build
+	step "looking at the style"
+	tools/style.sh
+	verdict $? "style" | tee -a build/ktap-build
 }
 
-[ "$debug" ] && {
-	build_for "$debug"
-	step "running $debug_tests on $debug; booting takes two minutes"
-	run_on "$debug" $debug_tests &
-}
-for release in $all; do
+# All machines end with this script, also by Ctrl-C.
+trap 'trap "" TERM; kill 0' EXIT
+trap exit INT TERM
+
+{ [ "${RELEASES:-}" ] || tools/setup.sh; } && kselftest || die "set-up failed"
+rm -f build/ktap-*
+copy_selftests
+
+for release in $(releases); do
 	build_for "$release"
 done
-make -s tools
-verdict $? "build of minesp-spi" | tee -a build/ktap-build
-step "looking at the style"
-tools/style.sh
-verdict $? "style" | tee -a build/ktap-build
-
-[ "$debug" ] && {
-	# Beside other machines it is so slow to boot that virtme-ng stops waiting for udev.
-	for ((i = 0; i < 600; i++)); do
-		grep -qs ^TAP "build/ktap-$debug" && break
-		kill -0 $! 2> /dev/null || break
-		sleep 1
+if [ "$*" ]; then
+	for release in $(releases); do
+		start run_on "$release" "$@"
 	done
-}
-for release in $all; do
-	step "running the tests on $release; booting takes a minute"
-	run_on "$release" "$@" &
-done
+elif [ "${RELEASES:-}" ]; then
+	for release in $RELEASES; do
+		start run_on "$release"
+	done
+else
+	start run_debug
+	# The newest first: it takes longest.
+	for release in $(releases | tac); do
+		start run_all_on "$release"
+	done
+	start look_at_source
+fi
 wait
 
+trap - EXIT
+time_table build/ktap-*
 summary build/ktap-*

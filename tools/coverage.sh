@@ -5,7 +5,9 @@
 # for each file how many were. make check-debug runs all tests there. What the unit tests
 # reach, which have a copy of their own, counts, too.
 
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/roots.sh"
+
+enter_root trixie gcc
 
 release=$(tail -n 1 build/debug/built 2> /dev/null) || die "run make check-debug first"
 from=$PWD/build/$release/minesp

@@ -5,11 +5,11 @@
 # and 32 bits of ARM, and a MIPS of 32 bits that is big-endian. Against Debian's
 # source of 6.12, configured for each. Prints KTAP.
 
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/roots.sh"
 
-install_packages bc bison flex gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf \
-	gcc-mips-linux-gnu >&2
-kernel_source >&2
+enter_root trixie $SOURCE bc bison flex gcc gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf \
+	gcc-mips-linux-gnu make rsync xz-utils
+kernel_source
 
 config="MODULES NET INET IPV6 XFRM_USER PROC_FS SYSCTL MULTIUSER CRYPTO_AUTHENC
 	CRYPTO_GCM"

@@ -7,17 +7,15 @@
 # N passed, N failed, N skipped.
 #
 # foreign.sh [armhf] [s390x] [TEST ...]: only these architectures, and only these
-# tests of selftests/, such as interop.py. All is made in build/foreign; what was
-# fetched from Debian stays there until it is deleted. The console of a machine goes
-# to build/foreign/console-ARCH. Nothing foreign is installed on this host or run by
-# it. MINESP_TIMEOUT says how many seconds the tests of an architecture may take.
+# tests of selftests/, such as interop.py. The root file systems are build/roots/trixie-ARCH.
+# The console of a machine goes to build/foreign/console-ARCH. This host runs nothing
+# foreign. MINESP_TIMEOUT says how many seconds the tests of an architecture may take.
 
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/roots.sh"
+. tools/ktap.sh
 
-PACKAGES="base-passwd bash busybox-static charon-systemd coreutils dash ethtool
-	findutils grep iproute2 iputils-ping kmod make mawk mount perl procps python3
-	python3-cryptography python3-scapy sed strongswan-swanctl tcpdump tshark
-	util-linux"
+# What an installed Debian has, and this one needs as well
+BASE="base-passwd bash busybox-static coreutils dash findutils grep mawk sed util-linux"
 
 # What makes an architecture: its compiler, its kernel, a machine.
 #
@@ -29,118 +27,59 @@ PACKAGES="base-passwd bash busybox-static charon-systemd coreutils dash ethtool
 about()
 {
 	arch=$1
-	dir=$PWD/build/foreign/$arch
-	export APT_CONFIG=$dir/apt.conf
+	dir=build/foreign/$arch
+	root=build/roots/trixie-$arch
 	case $arch in
 	armhf)
 		triplet=arm-linux-gnueabihf
-		image=linux-image-armmp
+		flavour=armmp
 		qemu="qemu-system-arm -M virt,highmem=off -cpu cortex-a15,neon=off"
 		serial=virtio-serial-device
 		threads=multi ;;
 	s390x)
 		triplet=s390x-linux-gnu
-		image=linux-image-s390x
+		flavour=s390x
 		qemu="qemu-system-s390x -M s390-ccw-virtio"
 		serial=virtio-serial-ccw
 		threads=single ;;
 	esac
 }
 
-# An apt for that architecture alone, that knows this host's sources and nothing of
-# what is installed. amd64, too: programs of the kernel's build run here.
-apt_for()
-{
-	mkdir -p "$dir"/apt/{lists,cache/archives}/partial
-	: > "$dir/apt/status"
-	cat > "$APT_CONFIG" <<-END
-		APT::Architecture "$arch";
-		APT::Architectures { "$arch"; "amd64"; };
-		APT::Sandbox::User "root";
-		APT::Install-Recommends "false";
-		Dir::State "$dir/apt";
-		Dir::State::status "$dir/apt/status";
-		Dir::Cache "$dir/apt/cache";
-	END
-	# An archive may not have the architecture, or not all of it just now.
-	apt-get -q update || echo "going on with what there is"
-}
-
 # Unpacked with all it depends on, but not installed: that would run foreign programs.
-# So a few things have to be made by hand.
-fetch_root()
+# So a few things have to be made by hand. From the main archive only, since the others
+# may not have all of the architecture.
+make_foreign_root()
 {
-	local root=$dir/root.new deb
+	local include
 
-	rm -rf "$dir"/root* "$dir"/apt/cache/archives/*.deb
-	mkdir -p "$root"/{usr/{bin,sbin,lib},etc,dev,proc,sys,run,tmp,root,var/log}
-	ln -s usr/{bin,sbin,lib} "$root/"
-	apt-get -q install -y --download-only $PACKAGES || return
-	for deb in "$dir"/apt/cache/archives/*.deb; do
-		dpkg-deb --fsys-tarfile "$deb" |
-			tar x -C "$root" --keep-directory-symlink \
-				--exclude=./usr/share/{doc,man,locale,info} || return
-	done
-	apt-get clean
-	ln -s mawk "$root/usr/bin/awk"
-	cp "$root/usr/share/base-passwd/passwd.master" "$root/etc/passwd"
-	cp "$root/usr/share/base-passwd/group.master" "$root/etc/group"
-	# Emulated it takes minutes. If it is another Python that does so there.
-	python3 -m compileall -q "$root/usr/lib/python3" "$root"/usr/lib/python3.* > /dev/null
-	mv "$root" "$dir/root"
+	[ -e "$root" ] && return
+	include=$(echo $BASE $TEST_PROGRAMS "linux-image-$flavour" "linux-headers-$flavour")
+	grep -h ' trixie ' build/roots/trixie/etc/apt/sources.list |
+		bootstrap "trixie-$arch" trixie - --variant=extract --architectures="$arch" \
+			--include="${include// /,}" \
+			--customize-hook='ln -s mawk "$1/usr/bin/awk"' \
+			--customize-hook='cp "$1/usr/share/base-passwd/passwd.master" "$1/etc/passwd"' \
+			--customize-hook='cp "$1/usr/share/base-passwd/group.master" "$1/etc/group"' \
+			--customize-hook='for d in "$1"/lib/modules/*; do depmod -b "$1" "${d##*/}"; done'
 }
 
-# The kernel; and what modules are built with, whose programs have to run here, so
-# they are amd64's.
-fetch_kernel()
-{
-	local kernel=$dir/kernel.new needs deb drivers
-
-	mkdir -p "$kernel/debs"
-	release=$(apt-cache show $image | sed -n '/^Depends: linux-image-/{s///;s/ .*//p;q}')
-	version=$(apt-cache show "linux-image-$release" | sed -n '/^Version: /{s///p;q}')
-	needs=$(apt-cache depends "linux-headers-$release" |
-		sed -n -e 's/.*Depends: \(linux-headers-.*-common\)$/\1/p' \
-			-e "s/.*Depends: \(linux-kbuild-[^:]*\).*/\1:amd64=$version/p")
-	(cd "$kernel/debs" &&
-		apt-get -q download "linux-image-$release" "linux-headers-$release" $needs) ||
-		return
-	for deb in "$kernel"/debs/*.deb; do
-		dpkg-deb -x "$deb" "$kernel" || return
-	done
-	rm -r "$kernel/debs"
-	sed -i "s|/usr/src/|../|" "$kernel/usr/src/linux-headers-$release/Makefile"
-	ln -s "usr/src/linux-headers-$release" "$kernel/build"
-	ln -s "boot/vmlinuz-$release" "$kernel/vmlinuz"
-	# There is no other hardware.
-	drivers=$kernel/lib/modules/$release/kernel/drivers
-	find "$drivers" -mindepth 1 -maxdepth 1 ! -name char ! -name crypto ! -name net \
-		! -name virtio -exec rm -r {} +
-	rm -rf "$drivers"/net/*/ "$kernel/lib/modules/$release"/{build,source,kernel/{fs,sound}}
-	mkdir -p "$dir/root/lib/modules"
-	rm -rf "$dir"/root/lib/modules/*
-	mv "$kernel/lib/modules/$release" "$dir/root/lib/modules/" &&
-		depmod -b "$dir/root" "$release" &&
-		mv "$kernel" "$dir/kernel"
-}
-
-fetch()
-{
-	[ -e "$dir/kernel" ] && return
-	step "fetching Debian for $arch"
-	rm -rf "$dir"/{root,kernel}*
-	apt_for
-	fetch_root && fetch_kernel || die "cannot get what is needed for $arch: see above"
-}
-
-# The module, with all warnings, and minesp-spi, which needs no library then.
+# The module, with all warnings, and minesp-spi, which needs no library then. The headers
+# need programs that run here: those of the root trixie.
 build_for()
 {
+	local headers=linux-headers-$release common=${release%-"$flavour"}
+
+	install_in trixie "linux-headers-$common-common" "linux-kbuild-$common" \
+		gcc-arm-linux-gnueabihf gcc-s390x-linux-gnu libc6-dev-armhf-cross \
+		libc6-dev-s390x-cross rsync || exit
+	mkdir -p "$dir"
 	copy_module "$dir/module"
-	touch "$dir"/module/minesp/*.c		# to hear again what it warns of
-	build_verdict "$arch" "$dir/module/minesp/minesp.ko" make -s -C "$dir/kernel/build" \
-		M="$dir/module" CROSS_COMPILE=$triplet- W=1
-	$triplet-gcc -static -O2 -Wall -Wextra -o "$dir/module/minesp-spi" tools/minesp-spi.c
+	build_verdict "$arch" "$dir/module/minesp/minesp.ko" in_root trixie "
+		cp -rT $root/usr/src/$headers /usr/src/$headers
+		touch $dir/module/minesp/*.c		# to hear again what it warns of
+		make -s -C /usr/src/$headers M=/minesp/$dir/module CROSS_COMPILE=$triplet- W=1"
+	in_root trixie "$triplet-gcc -static -O2 -Wall -Wextra -o $dir/module/minesp-spi \
+		tools/minesp-spi.c"
 	verdict $? "build of minesp-spi for $arch"
 }
 
@@ -149,13 +88,13 @@ build_for()
 # so that no message of the kernel gets into it.
 run_on()
 {
-	local root=$dir/root
+	local host=$dir/host drivers=./usr/lib/modules/$release/kernel/drivers
 
-	mkdir -p "$root/minesp"
-	rsync -a --delete "$dir"/module/{minesp/minesp.ko,minesp-spi} "$root/minesp/"
-	rsync -a --delete --exclude=__pycache__ --exclude=minesp $selftests/ "$root/selftests/"
-	rsync -a --delete --exclude=__pycache__ selftests/ "$root/selftests/minesp/"
-	cat > "$root/init" <<-END
+	rm -rf "$host"
+	mkdir -p "$host/minesp" "$host/selftests"
+	cp "$dir"/module/{minesp/minesp.ko,minesp-spi} "$host/minesp/"
+	cp -r $selftests/{lib.mk,kselftest,minesp} "$host/selftests/"
+	cat > "$host/init" <<-END
 		#!/bin/bash
 		export PATH=/minesp:/usr/sbin:/usr/bin HOME=/root
 		mount -t proc proc /proc
@@ -177,11 +116,20 @@ run_on()
 			2>&1 < /dev/null | cat > /dev/vport?p1
 		busybox poweroff -f
 	END
-	chmod +x "$root/init"
-	(cd "$root" && find . | cpio -o -H newc --quiet) > "$dir/initrd" || die "cannot pack files"
+	chmod +x "$host/init"
+	# There is no other hardware than that of these drivers.
+	(cd "$root" && find . \( -path "$drivers/*" ! -path "$drivers/char*" \
+			! -path "$drivers/crypto*" ! -path "$drivers/net*" ! -path "$drivers/virtio*" \
+			-o -path "./usr/lib/modules/*/kernel/fs/*" -o -path "./usr/lib/modules/*/kernel/sound/*" \
+			-o -path "./boot/*" -o -path "./usr/src/*" -o -path "./usr/lib/linux-kbuild*" \
+			-o -path "./usr/lib/gcc*" -o -path "./usr/share/doc/*" -o -path "./usr/share/man/*" \
+			-o -path "./usr/share/locale/*" -o -path "./var/lib/*" \) -prune -o -print |
+		busybox cpio -o -H newc > "../../../$dir/initrd") 2> /dev/null &&
+	(cd "$host" && find . | busybox cpio -o -H newc >> "../../../../$dir/initrd") 2> /dev/null ||
+		die "cannot pack files"
 	timeout -k 10 "${MINESP_TIMEOUT:-4500}" $qemu -accel tcg,thread=$threads -smp 2 -m 2G \
 		-display none -nodefaults -no-reboot -serial "file:build/foreign/console-$arch" \
-		-kernel "$dir/kernel/vmlinuz" -initrd "$dir/initrd" \
+		-kernel "$root/boot/vmlinuz-$release" -initrd "$dir/initrd" \
 		-append "panic=-1 oops=panic log_buf_len=4M" \
 		-chardev file,path=/dev/stdout,id=ktap -device $serial \
 		-device virtserialport,chardev=ktap < /dev/null
@@ -197,23 +145,25 @@ for word in "$@"; do
 	esac
 done
 
-tools/setup.sh || die "set-up failed"
-install_packages cpio gcc-arm-linux-gnueabihf gcc-s390x-linux-gnu libc6-dev-armhf-cross \
-	libc6-dev-s390x-cross qemu-system-arm qemu-system-misc
+tools/setup.sh trixie && kselftest && host_packages qemu-system-arm:qemu-system-arm qemu-system-misc:qemu-system-s390x ||
+	die "set-up failed"
+copy_selftests
 mkdir -p build/foreign
 rm -f build/foreign/ktap-*
 
 # One after the other: a machine alone is slow enough.
 for architecture in ${architectures:-armhf s390x}; do
 	about "$architecture"
-	fetch
+	make_foreign_root || exit
+	release=$(basename "$root"/lib/modules/*)
 	step "building for $arch"
 	build_for | tee -a build/foreign/ktap-build
 	step "running the tests on $arch; booting takes a minute"
 	{
 		echo "# $arch"		# a machine that says nothing has died
 		run_on
-	} | tee "build/foreign/ktap-$arch" | sed -u "s/^/[$arch] /"
+	} | timed | tee "build/foreign/ktap-$arch" | sed -u "s/^/[$arch] /"
 done
 
+time_table build/foreign/ktap-*
 summary build/foreign/ktap-*

@@ -4,7 +4,9 @@
 # size.sh: how big minesp is, beside esp4 and esp6: lines without comments and
 # empty ones, and bytes of code for each supported kernel. After make check.
 
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/roots.sh"
+
+enter_root trixie $SOURCE binutils gcc xz-utils
 
 lines()
 {
@@ -29,12 +31,11 @@ code()
 
 echo "minesp/*.c: $(lines minesp/*.c) lines"
 echo "minesp/*.c and include/: $(lines minesp/*.c include/*.h include/uapi/linux/*.h) lines"
-source=$(basename $KERNEL_TAR .tar.xz)
-tar xOf $KERNEL_TAR $source/net/ipv4/esp4.c $source/net/ipv6/esp6.c > build/esp.c ||
-	die "cannot read $KERNEL_TAR: run tools/setup.sh first"
-echo "esp4.c and esp6.c of 6.12: $(lines build/esp.c) lines"
+tar xOf /usr/src/$SOURCE.tar.xz $SOURCE/net/ipv4/esp4.c $SOURCE/net/ipv6/esp6.c > build/esp.c ||
+	die "cannot read $SOURCE"
+echo "esp4.c and esp6.c of $SOURCE: $(lines build/esp.c) lines"
 for release in $(releases); do
-	stock=build/kernels/$release/lib/modules/$release/kernel/net
+	modules=$(echo build/roots/*/lib/modules/"$release"/kernel/net)
 	echo "$release: minesp: $(code "build/$release/minesp/minesp.ko")"
-	echo "$release: esp4 and esp6: $(code $stock/ipv4/esp4.ko* $stock/ipv6/esp6.ko*)"
+	echo "$release: esp4 and esp6: $(code $modules/ipv4/esp4.ko* $modules/ipv6/esp6.ko*)"
 done

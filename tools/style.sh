@@ -4,18 +4,25 @@
 # make style: sparse, endianness included, for every supported kernel, and
 # checkpatch --strict. Silent when there is nothing to say.
 
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/roots.sh"
 
-tools/setup.sh || die "set-up failed"
+tools/setup.sh && kselftest || die "set-up failed"
 status=0
-checkpatch="build/linux/scripts/checkpatch.pl --no-tree --strict -q --terse --no-summary"
+# The root has no git. With it, checkpatch leaves a file in the tree.
+checkpatch()
+{
+	in_root trixie "build/linux/scripts/checkpatch.pl --no-tree --strict -q --terse \
+		--no-summary $*"
+}
 
 for release in $(releases); do
+	install_in "$(root_of "$release")" sparse || exit
 	said=$(build "$release" C=2 CF=-D__CHECK_ENDIAN__ 2>&1 |
-		grep -e warning: -e error:) && { echo "$said"; status=1; }
+		grep -e warning: -e error:)
+	[ -z "$said" ] || { echo "$said"; status=1; }
 done
-$checkpatch -f minesp/*.c minesp/kunit/*.c include/minesp.h include/uapi/linux/*.h || status=1
+checkpatch -f minesp/*.c minesp/kunit/*.c include/minesp.h include/uapi/linux/*.h || status=1
 # The one file that may look at the kernel's version.
-$checkpatch --ignore LINUX_VERSION_CODE,CONSTANT_COMPARISON \
+checkpatch --ignore LINUX_VERSION_CODE,CONSTANT_COMPARISON \
 	-f include/compat.h || status=1
 exit $status

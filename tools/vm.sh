@@ -1,20 +1,24 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# vm.sh RELEASE COMMAND: runs a shell command, as root, in a virtual machine
-# that boots one of the kernels in build/kernels and shares this host's files;
-# what it changes there is gone afterwards, but for build/RELEASE. Ends as the
-# command ends. MINESP_KO names the module for that kernel, and tools/ is in PATH.
-# The console goes to build/console-RELEASE. Without a COMMAND: a shell. VM_NAME is a
-# better name for the console's file than RELEASE where several machines run one;
-# VM_QEMU has more options for QEMU; VM_MEMORY is 2G unless set.
+# vm.sh RELEASE [COMMAND]: runs a shell command, or a shell, as root in a virtual machine
+# that boots a kernel of build/roots, with its root as the root file system. What it
+# changes there is gone afterwards. This checkout is /minesp, which it cannot change but
+# for build/RELEASE. MINESP_KO names the module for that kernel. Ends as the command ends.
+#
+# The console goes to build/console-RELEASE. VM_NAME is a better name for the console's
+# file than RELEASE where several machines run one; VM_QEMU has more options for QEMU;
+# VM_MEMORY is 2G unless set.
 
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/roots.sh"
 
 release=${1:?usage: vm.sh RELEASE [COMMAND]}; shift
+root=$(root_of "$release") || exit
+root=$PWD/build/roots/$root
+for kernel in "$root"/{boot/vmlinuz-$release,lib/modules/$release/vmlinuz}; do
+	[ -e "$kernel" ] && break
+done
 console=build/console-${VM_NAME:-$release}
-[ -e "build/kernels/$release/boot/vmlinuz-$release" ] ||
-	die "no kernel $release in build/kernels; tools/setup.sh fetches them"
 mkdir -p "build/$release"
 
 # /dev/kvm may be there without a processor that can do it, and emulation works
@@ -30,24 +34,23 @@ if grep -qw -e vmx -e svm /proc/cpuinfo && [ -w /dev/kvm ]; then
 	options=
 fi
 
-# /usr a second time, cached: starting a program costs half as much then. It hides the
-# modules below it. And Scapy and Wireshark read the names of all manufacturers when they
-# start, which is half of the time that it takes Scapy.
-mount="mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose"
-mounts="$mount usr /usr; $mount modules /lib/modules; mount --bind /dev/null /usr/share/wireshark/manuf"
-virtfs="security_model=none,readonly=on,multidevs=remap"
-virtfs="-virtfs local,path=/usr,mount_tag=usr,$virtfs -virtfs local,path=build/kernels/$release/lib/modules,mount_tag=modules,$virtfs"
+# /usr a second time, cached: starting a program costs half as much then.
+virtfs="-virtfs local,path=$root/usr,mount_tag=usr,security_model=none,readonly=on,multidevs=remap"
+prepare="mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose usr /usr
+	mount --bind /mnt /minesp/build/$release
+	export PATH=/minesp/build/$release:/usr/sbin:/usr/bin LC_ALL=C.UTF-8
+	export MINESP_KO=/minesp/build/$release/minesp/minesp.ko
+	cd /minesp
+	exec 2>&1"
 
-export PATH="$PWD/build/venv/bin:$PATH"
+export PATH="$PWD/build/venv/bin:$PATH:/usr/sbin"
 vm()
 {
-	vng $accel --force-9p --user root --cpus 2 --memory "${VM_MEMORY:-2G}" --verbose \
-		--rwdir "$PWD/build/$release" \
-		--run "build/kernels/$release/boot/vmlinuz-$release" \
-		--append "panic=-1 oops=panic log_buf_len=4M" \
+	vng $accel --force-9p --root "$root" --user root --cpus 2 --memory "${VM_MEMORY:-2G}" \
+		--verbose --rodir "/minesp=$PWD" --rwdir "/mnt=$PWD/build/$release" \
+		--run "$kernel" --append "panic=-1 oops=panic log_buf_len=4M" \
 		--qemu-opts="$options $virtfs ${VM_QEMU:-}" \
-		-- "$mounts; export PATH=$PWD/tools:\$PATH MINESP_KO=$PWD/build/$release/minesp/minesp.ko; exec 2>&1; $sound; ${*:-bash -i}" \
-		2> "$console"
+		-- "$prepare; $sound; ${*:-bash -i}" 2> "$console"
 }
 
 # Emulated, a kernel stumbles now and then before it has come to anything of ours; KASAN

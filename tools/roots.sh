@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# The test hosts: Debian root file systems in build/roots, and the kernels in them.
+#
+# A root holds kernels, their headers, a compiler and the test programs. Modules are
+# built in it and virtual machines boot from it, so they are the same on every
+# developer's machine.
+
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+# The supported kernels, oldest first, by the Debian suite that has them. The suite's
+# newest kernel counts.
+KERNELS="bookworm trixie trixie-backports"
+
+# What runs in a virtual machine, and what builds the module there
+TEST_PROGRAMS="ethtool iproute2 iputils-ping kmod make mount perl procps
+	python3-cryptography python3-scapy tcpdump tshark charon-systemd strongswan-swanctl"
+BUILD_PROGRAMS="busybox-static cpio gcc libc6-dev rsync xz-utils"
+
+# Keeps other scripts of this checkout from changing root $1 until this subshell ends
+lock_root()
+{
+	mkdir -p build/roots
+	exec 9> "build/roots/$1.lock"
+	flock 9
+}
+
+# Makes root $1 of Debian suite $2 by mmdebstrap, whose apt checks the archive's signatures.
+# The root has its name only when it is complete. Further words go to mmdebstrap.
+bootstrap()
+(
+	root=build/roots/$1
+	lock_root "$1"
+	[ -e "$root" ] && return
+	step "making the root file system $root"
+	rm -rf --one-file-system "$root.new"
+	unshare --mount --propagation private mmdebstrap --quiet --mode=root \
+		--aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Retries "3"' \
+		"${@:3}" "$2" "$root.new" || die "cannot make $root: see above; then try again"
+	mv "$root.new" "$root"
+)
+
+# Root $1 of this host's architecture, named after its suite
+make_root()
+{
+	[ -e "build/roots/$1" ] || bootstrap "$1" "$1" --variant=apt \
+		--customize-hook='mkdir "$1/minesp"' \
+		--customize-hook="sed -n 's/ $1 / $1-backports /p' \"\$1/etc/apt/sources.list\" \
+			> \"\$1/etc/apt/sources.list.d/backports.list\""
+}
+
+# Runs a shell command in root $1. This checkout is /minesp there, and the current folder.
+# The mounts are in a namespace of their own, so they end with the last process in it,
+# however that ends.
+in_root()
+{
+	local root=$PWD/build/roots/$1
+
+	unshare --mount --propagation private bash -c '
+		mount -t proc proc "$0/proc" &&
+		mount --bind "$PWD" "$0/minesp" &&
+		cd / && exec chroot "$0" bash -c "cd /minesp && $1"' "$root" "
+		export PATH=/usr/sbin:/usr/bin HOME=/root LC_ALL=C.UTF-8
+		${*:2}"
+}
+
+# Installs Debian packages in root $1, those that are missing. An installation that was
+# interrupted goes on where it was. APT_SUITE names a suite to prefer.
+install_in()
+(
+	lock_root "$1"
+	missing=$(not_installed "build/roots/$1" "${@:2}" | xargs)
+	[ "$missing" ] || return 0
+	step "installing in build/roots/$1: $missing"
+	cp -L /etc/resolv.conf "build/roots/$1/etc/resolv.conf"
+	# The machines that boot these kernels need no initramfs.
+	in_root "$1" "export DEBIAN_FRONTEND=noninteractive INITRD=No
+		{ apt-get -q update && dpkg --configure -a &&
+		apt-get -q install -y --fix-broken ${APT_SUITE:+-t $APT_SUITE} $missing &&
+		rm /var/cache/apt/archives/*.deb; } > /var/log/minesp 2>&1 ||
+		{ tail -n 20 /var/log/minesp; exit 1; }" ||
+		die "cannot install in build/roots/$1: see above; then try again"
+)
+
+# Makes the root for the kernels of Debian suite $1, with that kernel
+install_kernel()
+{
+	local root=${1%-backports} suite= release
+
+	[ "$1" = "$root" ] || suite=$1
+	# With initramfs-tools, since a kernel would bring dracut
+	make_root "$root" &&
+		install_in "$root" $TEST_PROGRAMS $BUILD_PROGRAMS initramfs-tools || exit
+	release=$(in_root "$root" "apt-cache ${suite:+-t $suite} show --no-all-versions \
+		linux-image-amd64" | sed -n 's/^Depends:.*linux-image-\([0-9][^ ,]*\).*/\1/p')
+	[ "$release" ] || die "Debian's $1 has no kernel"
+	APT_SUITE=$suite install_in "$root" "linux-image-$release" "linux-headers-$release" ||
+		exit
+	echo "$release" > "build/roots/$1.release"
+}
+
+# The releases that set-up has found last, such as 6.1.0-9-amd64; or RELEASES
+releases()
+{
+	local suite
+
+	[ -z "${RELEASES:-}" ] || { echo "$RELEASES"; return; }
+	for suite in $KERNELS; do
+		cat "build/roots/$suite.release" 2> /dev/null
+	done
+}
+
+# The root that has the kernel of release $1
+root_of()
+{
+	local modules
+
+	for modules in build/roots/*/lib/modules/"$1"; do
+		[ -e "$modules" ] || die "no kernel $1 in build/roots; tools/setup.sh installs them"
+		basename "${modules%/lib/modules/*}"
+		return
+	done
+}
+
+# Goes on with this script in root $1, with these packages installed.
+enter_root()
+{
+	[ "${MINESP_IN_ROOT:-}" ] && return
+	make_root "$1" && install_in "$@" || exit
+	in_root "$1" "MINESP_IN_ROOT=1 exec tools/$(basename "$0") ${script_arguments[*]@Q}"
+	exit
+}
+script_arguments=("$@")
+
+# Copies what the module is made of to a folder, to be built there
+copy_module()
+{
+	mkdir -p "$1"
+	rsync -a --include='*/' --include='*.[ch]' --include=Kbuild \
+		--exclude='*' Kbuild minesp include "$1/"
+}
+
+# Builds the module for a release, and minesp-spi, in build/RELEASE; for a kernel of
+# debug-kernel.sh with what measures coverage, and the unit tests. Further words go to make.
+build()
+{
+	local release=$1 dir=build/$1 kernel=/lib/modules/$1/build root words
+
+	root=$(root_of "$release") || return
+	if [ -e "build/${release##*-}/obj" ]; then
+		kernel=/minesp/build/${release##*-}/obj
+		rm -f "$dir"/minesp/{,kunit/}*.gcda
+		set -- "$@" GCOV_PROFILE=y MINESP_KUNIT=m
+	fi
+	words="${*:2}"
+	# Without 4 MB of what debuggers want, which every loading would read.
+	in_root "$root" "$(declare -f copy_module); copy_module $dir
+		make -s -C $kernel M=/minesp/$dir $words &&
+		strip -g $dir/minesp/minesp.ko &&
+		gcc -O2 -Wall -Wextra -o $dir/minesp-spi tools/minesp-spi.c"
+}
+
+# Where kselftest is, for make in a root and in a virtual machine
+selftests=build/linux/tools/testing/selftests
+
+# The kernel's source, for the debug kernel, kselftest, checkpatch
+SOURCE=linux-source-6.12
+
+# Unpacks kselftest's harness and checkpatch
+kselftest()
+{
+	[ -e build/linux ] && return
+	install_in trixie $SOURCE || return
+	step "unpacking kselftest and checkpatch from $SOURCE"
+	in_root trixie "rm -rf build/linux.new && mkdir build/linux.new &&
+		tar xf /usr/src/$SOURCE.tar.xz -C build/linux.new --strip-components=1 \
+			$SOURCE/tools/testing/selftests/{lib.mk,kselftest,kselftest.h,kselftest_harness.h} \
+			$SOURCE/scripts/{checkpatch.pl,spelling.txt,const_structs.checkpatch} &&
+		mv build/linux.new build/linux"
+}
+
+# Copies the tests beside kselftest, byte-compiled for each root: a slow machine would
+# do that anew for each program.
+copy_selftests()
+{
+	local root
+
+	in_root trixie "rsync -a --delete --exclude=__pycache__ selftests/ $selftests/minesp/"
+	for root in $(for release in $(releases); do root_of "$release"; done | sort -u); do
+		in_root "$root" "python3 -m compileall -q $selftests/{kselftest,minesp}"
+	done
+}
+
+# Unpacks the kernel's source in build/source. To be called in the root trixie.
+kernel_source()
+{
+	[ "$(cat build/source/origin 2> /dev/null)" = "$(sha256sum /usr/src/$SOURCE.tar.xz)" ] &&
+		return
+	step "unpacking the kernel's source"
+	rm -rf build/source.new
+	mkdir -p build/source.new
+	tar xf /usr/src/$SOURCE.tar.xz -C build/source.new --strip-components=1 ||
+		die "cannot unpack $SOURCE"
+	sha256sum /usr/src/$SOURCE.tar.xz > build/source.new/origin
+	rm -rf build/source
+	mv build/source.new build/source
+}
