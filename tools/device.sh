@@ -1,0 +1,83 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# device.sh RELEASE SCRIPT [OPTION ...]: boots a small machine that stands for a
+# constrained device, with a kernel of build/roots, and runs a shell script in it as
+# process 1. All it has is bash, busybox, ip(8), minesp and what they need, in an initramfs, so
+# it boots in a few seconds. Prints what the script does, and ends when that ends. The
+# kernel's messages are among it. OPTIONs are QEMU's.
+
+. "$(dirname "$0")/roots.sh"
+
+release=${1:?usage: device.sh RELEASE SCRIPT [OPTION ...]} script=${2:?}; shift 2
+root=$(root_of "$release") || exit
+dir=build/$release/device
+modules="virtio_pci virtio_net xfrm_user esp4 aes_generic aesni-intel cryptomgr ctr drbg echainiv
+	gcm ghash-generic ghash-clmulni-intel hmac jitterentropy_rng seqiv sha256_generic
+	sha512_generic"
+
+# Its files, in the root
+pack()
+{
+	rm -rf $dir
+	mkdir -p $dir/{bin,dev,etc,proc,sys,run,tmp,lib/modules/$release}
+	ln -s bin $dir/sbin
+	for program in bash busybox ip; do
+		program=$(type -P $program)
+		cp -L "$program" $dir/bin/
+		for file in $(ldd "$program" 2> /dev/null | grep -o '/[^ ]*'); do
+			mkdir -p "$dir$(dirname "$file")"
+			cp -L "$file" "$dir$file"
+		done
+	done
+	for applet in $(busybox --list); do
+		[ -e "$dir/bin/$applet" ] || ln -s busybox "$dir/bin/$applet"
+	done
+	for module in $modules $(modinfo -F depends build/$release/minesp/minesp.ko | tr , ' '); do
+		modprobe -q -S $release --show-depends $module
+	done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | sort -u | while read -r file; do
+		mkdir -p "$dir$(dirname "$file")"
+		case $file in
+		*.xz) xz -dc "$file" > "$dir${file%.xz}" ;;
+		*) cp "$file" "$dir$file" ;;
+		esac
+	done
+	cp /lib/modules/$release/modules.{builtin,builtin.modinfo,order} $dir/lib/modules/$release/
+	cp build/$release/minesp/minesp.ko $dir/lib/modules/$release/
+	depmod -b $dir $release
+	cat > $dir/init <<-'END'
+		#!/bin/bash
+		export PATH=/bin HOME=/tmp
+		mount -t devtmpfs dev /dev
+		mount -t proc proc /proc
+		mount -t sysfs sys /sys
+		ln -s /proc/self/fd /dev/fd
+		bash /script < /dev/null
+		poweroff -f
+	END
+	chmod +x $dir/init
+	(cd $dir && find . | cpio -o -H newc --quiet) | gzip -1 > $dir.cpio.gz
+}
+
+(
+	lock_root "$root"
+	[ $dir.cpio.gz -nt "build/$release/minesp/minesp.ko" ] &&
+		[ $dir.cpio.gz -nt tools/device.sh ] ||
+		in_root "$root" "release=$release dir=$dir modules='$modules'
+			$(declare -f pack); pack"
+) || die "cannot pack the device's files"
+
+work=$(mktemp -d)
+trap 'rm -r "$work"' EXIT
+cp "$script" "$work/script"
+# The kernel unpacks one archive after the other.
+{
+	cat $dir.cpio.gz
+	(cd "$work" && echo script | busybox cpio -o -H newc 2> /dev/null | gzip -1)
+} > "$work/initramfs"
+for kernel in build/roots/$root/{boot/vmlinuz-$release,lib/modules/$release/vmlinuz}; do
+	[ -e "$kernel" ] && break
+done
+qemu-system-x86_64 -accel tcg -cpu max -m 256M -nodefaults -no-reboot -display none \
+	-serial stdio -kernel "$kernel" -initrd "$work/initramfs" \
+	-append "console=ttyS0 quiet panic=-1 oops=panic" "$@" < /dev/null
