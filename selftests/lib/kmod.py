@@ -7,6 +7,7 @@ import contextlib
 import functools
 import os
 import pathlib
+import socket
 
 from . import libc
 from .command import sh
@@ -55,19 +56,37 @@ def insert(image):
     libc.call("init_module", image, len(image), b"")
 
 
+def _receive():
+    """Makes every CPU receive a packet. On Linux 7.3 packets that have been freed, and the
+    SAs that they hold, may wait for that."""
+    cpus = os.sched_getaffinity(0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for cpu in cpus:
+            os.sched_setaffinity(0, {cpu})
+            sock.sendto(b"", ("127.0.0.1", 9))
+    os.sched_setaffinity(0, cpus)
+
+
+def _wait_for(what, condition):
+    """Waits until SAs are gone that no namespace has any more."""
+    if not condition():
+        sh("ip link set lo up")
+        wait_for(what, lambda: _receive() or condition())
+
+
 def unload():
     """Unloads minesp. Waits, since the SAs of a namespace die a little after it does."""
-    if loaded("minesp"):
-        def gone():
-            sh("rmmod minesp", check=False)
-            return not loaded("minesp")
+    def gone():
+        sh("rmmod minesp", check=False)
+        return not loaded("minesp")
 
-        wait_for("rmmod minesp", gone)
+    if loaded("minesp"):
+        _wait_for("rmmod minesp", gone)
 
 
 def released():
     """Waits until no minimal SA is left, nor a packet that has one."""
-    wait_for("all SAs are gone", lambda: refcount("minesp") == 0)
+    _wait_for("all SAs are gone", lambda: refcount("minesp") == 0)
 
 
 @contextlib.contextmanager
