@@ -1,115 +1,186 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Crypto that completes later, on another CPU (pcrypt) or in a work queue
-(cryptd): the same traffic, the same malformed packets."""
+"""Crypto that completes later, in our module async_aead and in the kernel's pcrypt: the
+same traffic, the same malformed packets; a cipher that is congested; and what goes away
+while packets are in crypto."""
 import contextlib
-import os
+import functools
 import pathlib
 
 import lib
 from lib import crypto, inbound, kmod, scapy_peer, traffic
 
 SIZES = [*range(1, 17), *range(1440, 1480), 4000, 65000]
-BURST = 200     # packets
-TRACING = pathlib.Path("/sys/kernel/tracing")
+LIMIT, MORE = 10, 7     # packets that a cipher has room for, and that it has not
+
+# When the callback comes
+WAYS = {"async_aead": crypto.async_aead,
+        "async_aead, early": functools.partial(crypto.async_aead, early=1),
+        "pcrypt": crypto.pcrypt}
 
 
-@contextlib.contextmanager
-def completions():
-    """Yields a function: how often minesp's callbacks have been called."""
-    probes = TRACING / "kprobe_events"
-    if not probes.exists():
-        raise lib.Skip("no kprobe events to count completions with")
-    names = ("minesp_input_done", "minesp_output_done")
-
-    def write(path, text):
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND)
-        os.write(fd, text.encode())
-        os.close(fd)
-
-    for name in names:
-        write(probes, f"p:minesp/{name} {name}\n")
-    write(TRACING / "events/minesp/enable", "1\n")
-    try:
-        yield lambda: {
-            fields[0]: int(fields[1]) for fields in map(
-                str.split, (TRACING / "kprobe_profile").read_text().splitlines())
-            if fields[0] in names}
-    finally:
-        write(TRACING / "events/minesp/enable", "0\n")
-        for name in names:
-            write(probes, f"-:minesp/{name}\n")
-
-
-def talk(template, *mode, name="rfc4106(gcm(aes))", **more):
-    with (crypto.preferred(template, name) as users,
-          completions() as calls):
+def talk(way, *mode, name=crypto.GCM, **more):
+    with way(name) as cipher:
         with lib.hosts() as (a, b):
             a.sas(*mode, **more)
-            lib.equal(users(), 2, "SAs with the cipher")
+            lib.equal(cipher.users(), 2, "SAs with the cipher")
+        before = cipher.completed()
         traffic.talk("minimal", *mode, SIZES, **more)
-        for name, n in calls().items():
-            assert n > len(SIZES), f"{name} called {n} times only"
+        for kind, n in cipher.completed().items():
+            n -= before[kind]
+            assert n > len(SIZES), f"only {n} were {kind} later"
 
 
-@contextlib.contextmanager
-def short_queue():
-    """cryptd, with room for one operation on each CPU."""
-    kmod.unload()
-    drivers = [m for m in ("aesni_intel", "ghash_clmulni_intel", "crypto_simd",
-                           "cryptd") if kmod.loaded(m)]
-    lib.sh(f"modprobe -ra {' '.join(drivers)} cryptd", check=False)
-    try:
-        if kmod.loaded("cryptd"):
-            raise lib.Skip("cryptd is in use")
-        lib.sh("modprobe cryptd cryptd_max_cpu_qlen=1")
-        kmod.load()
-        yield
-    finally:
-        kmod.unload()
-        lib.sh("modprobe -r cryptd", check=False)
-        lib.sh(f"modprobe -a {' '.join(drivers)} cryptd")
-        kmod.load()
+def at_once():
+    """A cipher that may complete later, but does not."""
+    with crypto.async_aead(sync=1) as cipher:
+        before = cipher.completed()
+        traffic.talk("minimal", "transport", 4, 4, SIZES)
+        inbound.dummy("transport", 4, 4)
+        lib.equal(cipher.completed(), before, "what completed later")
 
 
-def congested():
+def congested_output():
     """Packets that the cipher has no room for are dropped, and counted."""
-    with short_queue(), crypto.preferred("cryptd"), lib.hosts() as (a, b):
+    with (crypto.async_aead() as cipher, lib.hosts() as (a, b),
+          contextlib.ExitStack() as stack):
         for h in (a, b):
             h.sas("transport", 4, 4)
-        at_a, at_b = traffic.pair(a, b, 4, "outer", scapy_peer.PORT)
-        sent = [str(i).encode() for i in range(BURST)]
-        with traffic.one_cpu():
-            for data in sent:
-                at_a.send(data)
-        out = lib.wait_for("all are encrypted or dropped", lambda: (
-            s := a.stats())["OutPackets"] + s["OutCryptoError"] == BURST and s)
-        into = lib.wait_for("all are decrypted or dropped", lambda: (
-            s := b.stats())["InPackets"] + s["InCryptoError"] ==
-            out["OutPackets"] and s)
-        assert out["OutCryptoError"] and out["OutPackets"], out
-        for _ in range(into["InPackets"]):
-            assert at_b.recv(100) in sent
+        at_a, at_b = map(stack.enter_context,
+                         traffic.pair(a, b, 4, "outer", scapy_peer.PORT))
+        sent = [b"%03d" % i for i in range(LIMIT + MORE)]
+        cipher.set(hold=1, limit=LIMIT)
+        for data in sent:
+            at_a.send(data)
+        lib.equal(a.errors(), {"OutCryptoError": MORE, "XfrmOutStateProtoError": MORE},
+                  "errors")
+        cipher.set(hold=0)
+        lib.equal(sorted(at_b.recv(100) for _ in range(LIMIT)), sent[:LIMIT],
+                  "what arrives")
         at_a.send(b"again")
         lib.equal(at_b.recv(100), b"again", "data")
-        at_a.close()
-        at_b.close()
+        lib.equal(a.stats()["OutPackets"], LIMIT + 1, "OutPackets")
+
+
+def congested_input():
+    with crypto.async_aead() as cipher, scapy_peer.peer() as p:
+        sent = [b"%03d" % i for i in range(LIMIT + MORE)]
+        before = p.counters()
+        cipher.set(hold=1, limit=LIMIT)
+        for data in sent:
+            nh, payload = p.datagram(data)
+            p.send(p.frame(p.esp(payload, nh)))
+        p.counts(before, InCryptoError=MORE, XfrmInStateProtoError=MORE)
+        cipher.set(hold=0)
+        lib.equal(sorted(p.app.recv(100) for _ in range(LIMIT)), sent[:LIMIT],
+                  "what arrives")
+        p.still_works()
+
+
+def replay():
+    """A packet twice, the first one not yet being in the replay window."""
+    with crypto.async_aead() as cipher, scapy_peer.peer() as p:
+        nh, payload = p.datagram(b"x")
+        esp = p.esp(payload, nh)
+        before = p.counters()
+        cipher.set(hold=1)
+        for _ in range(2):
+            p.send(p.frame(esp))
+        cipher.holds(2)
+        cipher.set(hold=0)
+        lib.equal(p.app.recv(100), b"x", "data")
+        p.counts(before, InPackets=2, XfrmInStateSeqError=1)
+        p.still_works()
+
+
+def sas_go():
+    """SAs are deleted while packets are in crypto. These hold SAs and module."""
+    with crypto.async_aead() as cipher, scapy_peer.peer() as p:
+        cipher.set(hold=1)
+        p.app.send(b"out")
+        nh, payload = p.datagram(b"in")
+        p.send(p.frame(p.esp(payload, nh)))
+        cipher.holds(2)
+        p.a.ip("xfrm policy flush\nxfrm state flush")
+        lib.sh("rmmod minesp", check=False)
+        assert kmod.loaded("minesp"), "minesp went away"
+        lib.equal(cipher.users(), 2, "SAs with the cipher")
+        cipher.set(hold=0)
+        p.close()       # the socket, and what it has received, would hold them, too
+        kmod.released()
+
+
+def exits(host):
+    """Deletes a namespace, and waits until minesp waits for packets there."""
+    def waits():
+        for path in pathlib.Path("/proc").glob("[0-9]*/stack"):
+            try:
+                if "minesp_net_exit" in path.read_text():
+                    return True
+            except OSError:     # it has ended
+                pass
+        return False
+
+    if not pathlib.Path("/proc/self/stack").exists():
+        raise lib.Skip("a kernel without CONFIG_STACKTRACE")
+    host.delete()
+    lib.wait_for("minesp waits", waits)
+
+
+def namespace_goes_output():
+    """A namespace is deleted while it encrypts what no socket of its own has sent: the
+    answer to a ping."""
+    with crypto.async_aead() as cipher, scapy_peer.peer() as p:
+        # The ping comes in the clear.
+        p.a.ip("xfrm policy flush\n"
+               f"xfrm policy add src {p.a.address(4)} dst {p.b.address(4)} dir out "
+               "tmpl proto esp reqid 1 mode transport")
+        p.close()       # the socket would hold it
+        cipher.set(hold=1)
+        ping = p.ip(4, "outer") / scapy_peer.ICMP()
+        with p.b.wire() as wire:
+            wire.send(p.ethernet(ping))
+            cipher.holds(1)
+            exits(p.a)
+            cipher.set(hold=0)
+            kmod.released()
+
+
+def namespace_goes_input():
+    """A namespace is deleted while it decrypts what came by a device that has been
+    moved."""
+    with crypto.async_aead() as cipher, scapy_peer.peer() as p:
+        nh, payload = p.datagram(b"x")
+        cipher.set(hold=1)
+        p.send(p.frame(p.esp(payload, nh)))
+        cipher.holds(1)
+        p.a.ip(f"link set veth0 netns {p.b.ns} name moved")
+        p.close()       # the socket would hold it
+        exits(p.a)
+        cipher.set(hold=0)
+        kmod.released()
 
 
 def cases():
-    yield "cryptd: its queue is full", congested
-    for kind in ("pcrypt", "cryptd"):
+    yield "its queue is full, output", congested_output
+    yield "its queue is full, input", congested_input
+    yield "replay while it decrypts", replay
+    yield "it completes at once after all", at_once
+    yield "SAs are deleted meanwhile", sas_go
+    yield "a namespace is deleted meanwhile, output", namespace_goes_output
+    yield "a namespace is deleted meanwhile, input", namespace_goes_input
+    for name, way in WAYS.items():
         for mode in (("transport", 4, 4), ("transport", 6, 6),
                      ("tunnel", 6, 4)):
-            yield (f"{kind}: traffic, {mode[0]} IPv{mode[1]} in IPv{mode[2]}",
-                   lambda t=kind, m=mode: talk(t, *m))
-        for name, words in (("authenc(hmac(sha256),cbc(aes))", ""),
-                            ("authencesn(hmac(sha256),cbc(aes))", "flag esn")):
-            yield (f"{kind}: traffic, {name}",
-                   lambda t=kind, n=name, w=words: talk(
-                       t, "tunnel", 4, 4, name=n, suite=lib.CBC, words=w))
-        yield (f"{kind}: traffic, implicit IV", lambda t=kind: talk(
-            t, "transport", 6, 6, words=lib.XFLAG_IMPLICIT_IV))
+            yield (f"{name}: traffic, {mode[0]} IPv{mode[1]} in IPv{mode[2]}",
+                   lambda w=way, m=mode: talk(w, *m))
+        for alg, words in (("authenc(hmac(sha256),cbc(aes))", ""),
+                           ("authencesn(hmac(sha256),cbc(aes))", "flag esn")):
+            yield (f"{name}: traffic, {alg}",
+                   lambda w=way, n=alg, x=words: talk(
+                       w, "tunnel", 4, 4, name=n, suite=lib.CBC, words=x))
+        yield (f"{name}: traffic, implicit IV", lambda w=way: talk(
+            w, "transport", 6, 6, words=lib.XFLAG_IMPLICIT_IV))
         for what, function, args in (
                 ("dummy packets", inbound.dummy, ("transport", 4, 4)),
                 ("dummy packets, tunnel", inbound.dummy, ("tunnel", 4, 6)),
@@ -118,8 +189,8 @@ def cases():
                 ("absurd Pad Length", inbound.pad_length, ()),
                 ("fragments", inbound.fragments, (4,)),
                 ("replay", inbound.replay, (32,))):
-            yield (f"{kind}: {what}",
-                   lambda t=kind, f=function, x=args: crypto.using(t, f, *x))
+            yield (f"{name}: {what}",
+                   lambda w=way, f=function, x=args: crypto.using(w, f, *x))
 
 
 if __name__ == "__main__":

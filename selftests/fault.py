@@ -348,8 +348,8 @@ def cases():
                        lambda w=what, s=known[name], m=mode: w(*m, s))
         yield f"at random{n}", lambda: at_random(*lib.MODES[2])
         for mode in lib.MODES[:2]:
-            yield (f"at random, cryptd, {mode}{n}",
-                   lambda m=mode: crypto.using("cryptd", at_random, *m))
+            yield (f"at random, async_aead, {mode}{n}",
+                   lambda m=mode: crypto.using(crypto.async_aead, at_random, *m))
     yield "there were enough allocations", enough
 
 

@@ -70,12 +70,12 @@ def cases():
         yield f"rmmod, IPv{f}", lambda f=f: module(f)
         yield f"a namespace is deleted, IPv{f}", lambda f=f: namespace(f)
     yield "SAs expire", expire
-    for template in ("pcrypt", "cryptd"):
+    for cipher in (crypto.async_aead, crypto.pcrypt):
         for what, function in (("SAs come and go", sas_come_and_go),
                                ("rmmod", module),
                                ("a namespace is deleted", namespace)):
-            yield (f"{template}: {what}",
-                   lambda t=template, f=function: crypto.using(t, f, 4))
+            yield (f"{cipher.__name__}: {what}",
+                   lambda c=cipher, f=function: crypto.using(c, f, 4))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Which implementation of an algorithm the kernel's crypto API prefers.
+"""Ciphers that complete later. The kernel's crypto API prefers one for SAs that are added
+here:
 
-    with crypto.preferred("pcrypt"):
-        ...     # SAs that are added here use it
+    with crypto.async_aead() as cipher:
+        ...
 """
 import contextlib
 import errno
@@ -12,9 +13,12 @@ import re
 import socket
 import struct
 
+from . import kmod
 from .command import sh
 from .verdict import Skip
 from .wait import wait_for
+
+GCM = "rfc4106(gcm(aes))"
 
 NETLINK_CRYPTO = 21
 CRYPTO_MSG_NEWALG, CRYPTO_MSG_DELALG = 0x10, 0x11
@@ -22,7 +26,56 @@ CRYPTOCFGA_PRIORITY_VAL = 1
 CRYPTO_ALG_TYPE_AEAD, CRYPTO_ALG_TYPE_MASK = 3, 0xf
 
 
+class AsyncAead:
+    """The module async_aead, while it is loaded; modinfo tells its parameters."""
+    parameters = pathlib.Path("/sys/module/async_aead/parameters")
+
+    def users(self):
+        """How many SAs have it."""
+        return kmod.refcount("async_aead")
+
+    def get(self, name):
+        return int((self.parameters / name).read_text())
+
+    def set(self, **values):
+        for name, value in values.items():
+            (self.parameters / name).write_text(f"{value}\n")
+
+    def completed(self):
+        """How many requests have completed by a callback, for each kind."""
+        return {kind: self.get(kind) for kind in ("encrypted", "decrypted")}
+
+    def holds(self, n):
+        """Waits until so many requests wait."""
+        wait_for(f"{n} requests wait", lambda: self.get("waiting") == n)
+
+
+@contextlib.contextmanager
+def async_aead(name=GCM, **values):
+    """values: parameters of the module."""
+    kmod.unload("async_aead")   # what a case that failed has left
+    kmod.load_helper("async_aead", f"alg={name}")
+    cipher = AsyncAead()
+    try:
+        cipher.set(**values)
+        yield cipher
+    finally:
+        cipher.set(hold=0)
+        kmod.unload("async_aead")
+
+
+def _drivers(name):
+    """{driver: its fields in /proc/crypto} of an algorithm."""
+    found = {}
+    for entry in pathlib.Path("/proc/crypto").read_text().split("\n\n"):
+        fields = dict(re.findall(r"^(\S+)\s*: (.*)$", entry, re.MULTILINE))
+        if fields.get("name") == name:
+            found[fields["driver"]] = fields
+    return found
+
+
 def _ask(message, driver, priority=None):
+    """Returns the errno of the answer."""
     body = struct.pack("=64s64s64sIIII", b"", driver.encode(), b"",
                        CRYPTO_ALG_TYPE_AEAD, CRYPTO_ALG_TYPE_MASK, 0, 0)
     if priority is not None:
@@ -34,53 +87,46 @@ def _ask(message, driver, priority=None):
         return -struct.unpack_from("=i", sock.recv(1 << 16), 16)[0]
 
 
-def drivers(name):
-    """{driver: its fields in /proc/crypto} of an algorithm."""
-    found = {}
-    for entry in pathlib.Path("/proc/crypto").read_text().split("\n\n"):
-        fields = dict(re.findall(r"^(\S+)\s*: (.*)$", entry, re.MULTILINE))
-        if fields.get("name") == name:
-            found[fields["driver"]] = fields
-    return found
+class Pcrypt:
+    """An instance of pcrypt, which the kernel has for work on several CPUs."""
 
+    def __init__(self, name, driver):
+        self.name, self.driver = name, driver
+        self.unused = 0
+        self.unused = self.users()
 
-# Implementations that any machine has. They complete at once, which cryptd expects of
-# what it wraps.
-GENERIC = {
-    "rfc4106(gcm(aes))": "rfc4106(gcm_base(ctr(aes-generic),ghash-generic))",
-    "authenc(hmac(sha256),cbc(aes))":
-        "authenc(hmac(sha256-generic),cbc(aes-generic))",
-    "authencesn(hmac(sha256),cbc(aes))":
-        "authencesn(hmac(sha256-generic),cbc(aes-generic))",
-}
+    def users(self):
+        """How many SAs have it."""
+        return int(_drivers(self.name)[self.driver]["refcnt"]) - self.unused
+
+    def completed(self):
+        """It does not say."""
+        return {}
 
 
 @contextlib.contextmanager
-def preferred(template, name="rfc4106(gcm(aes))"):
-    """SAs that are added in this block use that template around a generic implementation.
-    Yields a function that returns how many users it has."""
-    generic = GENERIC[name]
-    if template == "cryptd" and os.uname().release.startswith("6.1."):
-        raise Skip("the cryptd of 6.1 fails the kernel's own test of it")
-    if template == "pcrypt" and os.path.exists("/proc/lockdep"):
+def pcrypt(name=GCM):
+    """Around what async_aead leaves the work to, and so makes the kernel have."""
+    if os.path.exists("/proc/lockdep"):
         raise Skip("lockdep takes two locks of the kernel's padata for one")
-    sh("modprobe -a crypto_user pcrypt cryptd", check=False)
-    made = f"{template}({generic})"
-    for driver, priority in ((generic, 1), (made, 10000)):
-        err = _ask(CRYPTO_MSG_NEWALG, driver, priority)
-        if err not in (0, errno.EEXIST):
-            raise Skip(f"no {driver}: {errno.errorcode[err]}")
-    unused = int(drivers(name)[made]["refcnt"])
+    sh("modprobe -a crypto_user pcrypt", check=False)
+    with async_aead(name):
+        pass
+    _, wrapped = max((int(fields["priority"]), driver) for driver, fields in
+                     _drivers(name).items() if fields["async"] == "no")
+    driver = f"pcrypt({wrapped})"
+    err = _ask(CRYPTO_MSG_NEWALG, driver, 10000)
+    if err:
+        raise Skip(f"no {driver}: {errno.errorcode[err]}")
     try:
-        yield lambda: int(drivers(name)[made]["refcnt"]) - unused
+        yield Pcrypt(name, driver)
     finally:
-        # SAs give it up a little after they are deleted.
-        for driver in (made, generic):
-            wait_for(f"{driver} is given up",
-                     lambda: not _ask(CRYPTO_MSG_DELALG, driver))
+        kmod.released()
+        wait_for(f"{driver} is given up",
+                 lambda: not _ask(CRYPTO_MSG_DELALG, driver))
 
 
-def using(template, function, *args):
-    """Calls a function whose SAs use that template."""
-    with preferred(template):
+def using(cipher, function, *args):
+    """function(*args), with a cipher: async_aead or pcrypt."""
+    with cipher():
         function(*args)

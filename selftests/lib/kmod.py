@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0
 """Kernel modules: minesp itself, esp4 and esp6, and their offloads.
 
-MINESP_KO names the file of minesp; without it modprobe looks for minesp.
+MINESP_KO names the file of minesp; without it modprobe looks for minesp. Modules that
+only tests need are below selftests/, where minesp was built, or without MINESP_KO where
+the tests are.
 """
 import contextlib
 import functools
 import os
 import pathlib
+import socket
 
 from . import libc
 from .command import sh
+from .verdict import Skip
 from .wait import wait_for
 
 OFFLOADS = ("esp4_offload", "esp6_offload")
@@ -31,17 +35,32 @@ def depends(ko):
     return list(filter(None, sh(f"modinfo -F depends {ko}").strip().split(",")))
 
 
-def load(parameters=""):
-    """Loads minesp."""
-    ko = os.environ.get("MINESP_KO")
+def _load(name, ko, parameters):
+    """Loads a module from its file, or with modprobe if there is none."""
     if not ko:
-        sh(f"modprobe minesp {parameters}")
+        sh(f"modprobe {name} {parameters}")
         return
     # insmod does not load what the module depends on.
     missing = [m for m in depends(ko) if not loaded(m)]
     if missing:
         sh(f"modprobe -a {' '.join(missing)}")
     sh(f"insmod {ko} {parameters}")
+
+
+def load(parameters=""):
+    """Loads minesp."""
+    _load("minesp", os.environ.get("MINESP_KO"), parameters)
+
+
+def load_helper(name, parameters=""):
+    """Loads a module that tests need, selftests/NAME/NAME.ko. Skips without it."""
+    tests = pathlib.Path(__file__).resolve().parents[1]
+    if "MINESP_KO" in os.environ:
+        tests = pathlib.Path(os.environ["MINESP_KO"]).resolve().parents[1] / "selftests"
+    ko = tests / name / f"{name}.ko"
+    if not ko.exists() and sh(f"modprobe -n {name}", check=False):
+        raise Skip(f"no module {name}")
+    _load(name, ko.exists() and ko, parameters)
 
 
 def image():
@@ -55,19 +74,38 @@ def insert(image):
     libc.call("init_module", image, len(image), b"")
 
 
-def unload():
-    """Unloads minesp. Waits, since the SAs of a namespace die a little after it does."""
-    if loaded("minesp"):
-        def gone():
-            sh("rmmod minesp", check=False)
-            return not loaded("minesp")
+def _receive():
+    """Makes every CPU receive a packet. On Linux 7.3 packets that have been freed, and the
+    SAs that they hold, may wait for that."""
+    cpus = os.sched_getaffinity(0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for cpu in cpus:
+            os.sched_setaffinity(0, {cpu})
+            sock.sendto(b"", ("127.0.0.1", 9))
+    os.sched_setaffinity(0, cpus)
 
-        wait_for("rmmod minesp", gone)
+
+def _wait_for(what, condition):
+    """Waits until SAs are gone that no namespace has any more."""
+    if not condition():
+        sh("ip link set lo up")
+        wait_for(what, lambda: _receive() or condition())
+
+
+def unload(name="minesp"):
+    """Unloads minesp, or another module. Waits, since the SAs of a namespace, and
+    with them their ciphers, die a little after it does."""
+    def gone():
+        sh(f"rmmod {name}", check=False)
+        return not loaded(name)
+
+    if loaded(name):
+        _wait_for(f"rmmod {name}", gone)
 
 
 def released():
     """Waits until no minimal SA is left, nor a packet that has one."""
-    wait_for("all SAs are gone", lambda: refcount("minesp") == 0)
+    _wait_for("all SAs are gone", lambda: refcount("minesp") == 0)
 
 
 @contextlib.contextmanager
