@@ -27,7 +27,7 @@ for target in arm64:aarch64-linux-gnu- arm:arm-linux-gnueabihf- mips:mips-linux-
 	verdict=ok
 	KCONFIG_ALLCONFIG=$PWD/build/cross/config $kmake allnoconfig > "$log" 2>&1 &&
 		$kmake -j"$(nproc)" modules_prepare >> "$log" 2>&1 || verdict="not ok"
-	copy_module "$dir"
+	copy_modules "$dir"
 	# Nothing else of that kernel is built, so modpost knows no symbol.
 	touch "$dir"/minesp/*.c "$dir/obj/Module.symvers"
 	said=$($kmake M="$dir" W=1 KBUILD_MODPOST_WARN=1 2>&1 | grep -v modpost:)

@@ -72,12 +72,12 @@ build_for()
 	install_in trixie "linux-headers-$common-common" "linux-kbuild-$common" \
 		gcc-arm-linux-gnueabihf gcc-s390x-linux-gnu libc6-dev-armhf-cross \
 		libc6-dev-s390x-cross rsync || exit
-	mkdir -p "$dir"
-	copy_module "$dir/module"
+	in_root trixie "$(declare -f copy_modules); copy_modules $dir/module" || exit
 	build_verdict "$arch" "$dir/module/minesp/minesp.ko" in_root trixie "
 		cp -rT $root/usr/src/$headers /usr/src/$headers
 		touch $dir/module/minesp/*.c		# to hear again what it warns of
-		make -s -C /usr/src/$headers M=/minesp/$dir/module CROSS_COMPILE=$triplet- W=1"
+		make -s -C /usr/src/$headers M=/minesp/$dir/module MINESP_SELFTESTS=m \
+			CROSS_COMPILE=$triplet- W=1"
 	in_root trixie "$triplet-gcc -static -O2 -Wall -Wextra -o $dir/module/minesp-spi \
 		tools/minesp-spi.c"
 	verdict $? "build of minesp-spi for $arch"
@@ -91,12 +91,12 @@ run_on()
 	local host=$dir/host drivers=./usr/lib/modules/$release/kernel/drivers
 
 	rm -rf "$host"
-	mkdir -p "$host/minesp" "$host/selftests"
-	cp "$dir"/module/{minesp/minesp.ko,minesp-spi} "$host/minesp/"
+	mkdir -p "$host/built" "$host/selftests"
+	cp -r "$dir"/module/{minesp,selftests,minesp-spi} "$host/built/"
 	cp -r $selftests/{lib.mk,kselftest,minesp} "$host/selftests/"
 	cat > "$host/init" <<-END
 		#!/bin/bash
-		export PATH=/minesp:/usr/sbin:/usr/bin HOME=/root
+		export PATH=/built:/usr/sbin:/usr/bin HOME=/root
 		mount -t proc proc /proc
 		mount -t sysfs sys /sys
 		mount -t tracefs tracefs /sys/kernel/tracing
@@ -110,7 +110,7 @@ run_on()
 		modprobe -a virtio_mmio virtio_console
 		# It may be there and not be ready.
 		until [ -e /dev/vport?p1 ] && : 2> /dev/null > /dev/vport?p1; do sleep 1; done
-		export MINESP_KO=/minesp/minesp.ko
+		export MINESP_KO=/built/minesp/minesp.ko
 		# kselftest opens what it writes to again, which the port does not like.
 		make -s -C /selftests/minesp run_tests ${tests:+TEST_PROGS='$tests'} \\
 			2>&1 < /dev/null | cat > /dev/vport?p1

@@ -26,7 +26,8 @@ lock_root()
 }
 
 # Makes root $1 of Debian suite $2 by mmdebstrap, whose apt checks the archive's signatures.
-# The root has its name only when it is complete. Further words go to mmdebstrap.
+# The root has its name only when it is complete. $3 is "-" for a sources.list in standard
+# input, "" for mmdebstrap's own; further words go to mmdebstrap.
 bootstrap()
 (
 	root=build/roots/$1
@@ -36,14 +37,14 @@ bootstrap()
 	rm -rf --one-file-system "$root.new"
 	unshare --mount --propagation private mmdebstrap --quiet --mode=root \
 		--aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Retries "3"' \
-		"${@:3}" "$2" "$root.new" || die "cannot make $root: see above; then try again"
+		"${@:4}" "$2" "$root.new" $3 || die "cannot make $root: see above; then try again"
 	mv "$root.new" "$root"
 )
 
 # Root $1 of this host's architecture, named after its suite
 make_root()
 {
-	[ -e "build/roots/$1" ] || bootstrap "$1" "$1" --variant=apt \
+	[ -e "build/roots/$1" ] || bootstrap "$1" "$1" "" --variant=apt \
 		--customize-hook='mkdir "$1/minesp"' \
 		--customize-hook="sed -n 's/ $1 / $1-backports /p' \"\$1/etc/apt/sources.list\" \
 			> \"\$1/etc/apt/sources.list.d/backports.list\""
@@ -132,16 +133,17 @@ enter_root()
 }
 script_arguments=("$@")
 
-# Copies what the module is made of to a folder, to be built there
-copy_module()
+# Copies what modules are made of to a folder, to be built there
+copy_modules()
 {
 	mkdir -p "$1"
-	rsync -a --include='*/' --include='*.[ch]' --include=Kbuild \
-		--exclude='*' Kbuild minesp include "$1/"
+	rsync -am --include='*/' --include='*.[ch]' --include=Kbuild \
+		--exclude='*' Kbuild minesp include selftests "$1/"
 }
 
-# Builds the module for a release, and minesp-spi, in build/RELEASE; for a kernel of
-# debug-kernel.sh with what measures coverage, and the unit tests. Further words go to make.
+# Builds the module for a release, those of the tests, and minesp-spi, in build/RELEASE;
+# for a kernel of debug-kernel.sh with what measures coverage, and the unit tests. Further
+# words go to make.
 build()
 {
 	local release=$1 dir=build/$1 kernel=/lib/modules/$1/build root words
@@ -154,8 +156,8 @@ build()
 	fi
 	words="${*:2}"
 	# Without 4 MB of what debuggers want, which every loading would read.
-	in_root "$root" "$(declare -f copy_module); copy_module $dir
-		make -s -C $kernel M=/minesp/$dir $words &&
+	in_root "$root" "$(declare -f copy_modules); copy_modules $dir
+		make -s -C $kernel M=/minesp/$dir MINESP_SELFTESTS=m $words &&
 		strip -g $dir/minesp/minesp.ko &&
 		gcc -O2 -Wall -Wextra -o $dir/minesp-spi tools/minesp-spi.c"
 }

@@ -21,7 +21,7 @@ for release in $(releases); do
 		grep -e warning: -e error:)
 	[ -z "$said" ] || { echo "$said"; status=1; }
 done
-checkpatch -f minesp/*.c minesp/kunit/*.c include/minesp.h include/uapi/linux/*.h || status=1
+checkpatch -f minesp/*.c minesp/kunit/*.c selftests/*/*.c include/minesp.h include/uapi/linux/*.h || status=1
 # The one file that may look at the kernel's version.
 checkpatch --ignore LINUX_VERSION_CODE,CONSTANT_COMPARISON \
 	-f include/compat.h || status=1
