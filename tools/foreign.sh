@@ -46,8 +46,7 @@ about()
 }
 
 # Unpacked with all it depends on, but not installed: that would run foreign programs.
-# So a few things have to be made by hand. From the main archive only, since the others
-# may not have all of the architecture.
+# From the main archive only, since the others may not have all of the architecture.
 make_foreign_root()
 {
 	local include
@@ -55,12 +54,17 @@ make_foreign_root()
 	[ -e "$root" ] && return
 	include=$(echo $BASE $TEST_PROGRAMS "linux-image-$flavour" "linux-headers-$flavour")
 	grep -h ' trixie ' build/roots/trixie/etc/apt/sources.list |
-		bootstrap "trixie-$arch" trixie - --variant=extract --architectures="$arch" \
-			--include="${include// /,}" \
-			--customize-hook='ln -s mawk "$1/usr/bin/awk"' \
-			--customize-hook='cp "$1/usr/share/base-passwd/passwd.master" "$1/etc/passwd"' \
-			--customize-hook='cp "$1/usr/share/base-passwd/group.master" "$1/etc/group"' \
-			--customize-hook='for d in "$1"/lib/modules/*; do depmod -b "$1" "${d##*/}"; done'
+		bootstrap "trixie-$arch" trixie - finish_foreign_root --variant=extract \
+			--architectures="$arch" --include="${include// /,}"
+}
+
+# By hand, what installing would have done
+finish_foreign_root()
+{
+	ln -s mawk "$1/usr/bin/awk"
+	cp "$1/usr/share/base-passwd/passwd.master" "$1/etc/passwd"
+	cp "$1/usr/share/base-passwd/group.master" "$1/etc/group"
+	PATH=$PATH:/usr/sbin depmod -b "$1" "$(basename "$1"/lib/modules/*)"
 }
 
 # The module, with all warnings, and minesp-spi, which needs no library then. The headers

@@ -26,8 +26,9 @@ lock_root()
 }
 
 # Makes root $1 of Debian suite $2 by mmdebstrap, whose apt checks the archive's signatures.
-# The root has its name only when it is complete. $3 is "-" for a sources.list in standard
-# input, "" for mmdebstrap's own; further words go to mmdebstrap.
+# $3 is "-" for a sources.list in standard input, "" for mmdebstrap's own; $4 is what
+# finishes the root, given its folder; further words go to mmdebstrap. The root has its
+# name only when it is complete.
 bootstrap()
 (
 	root=build/roots/$1
@@ -37,17 +38,25 @@ bootstrap()
 	rm -rf --one-file-system "$root.new"
 	unshare --mount --propagation private mmdebstrap --quiet --mode=root \
 		--aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Retries "3"' \
-		"${@:4}" "$2" "$root.new" $3 || die "cannot make $root: see above; then try again"
+		"${@:5}" "$2" "$root.new" $3 &&
+		"$4" "$root.new" || die "cannot make $root: see above; then try again"
 	mv "$root.new" "$root"
 )
 
 # Root $1 of this host's architecture, named after its suite
 make_root()
 {
-	[ -e "build/roots/$1" ] || bootstrap "$1" "$1" "" --variant=apt \
-		--customize-hook='mkdir "$1/minesp"' \
-		--customize-hook="sed -n 's/ $1 / $1-backports /p' \"\$1/etc/apt/sources.list\" \
-			> \"\$1/etc/apt/sources.list.d/backports.list\""
+	[ -e "build/roots/$1" ] || bootstrap "$1" "$1" "" finish_root --variant=apt
+}
+
+finish_root()
+{
+	local suite
+
+	suite=$(basename "$1" .new)
+	mkdir "$1/minesp"
+	sed -n "s/ $suite / $suite-backports /p" "$1/etc/apt/sources.list" \
+		> "$1/etc/apt/sources.list.d/backports.list"
 }
 
 # Runs a shell command in root $1. This checkout is /minesp there, and the current folder.
