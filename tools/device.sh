@@ -10,7 +10,7 @@
 . "$(dirname "$0")/roots.sh"
 
 release=${1:?usage: device.sh RELEASE SCRIPT [OPTION ...]} script=${2:?}; shift 2
-root=$(root_of "$release") || exit
+root=$(root_of "$release") && kernel=$(kernel_of "$release" "$root") || exit
 dir=build/$release/device
 modules="virtio_pci virtio_net xfrm_user esp4 aes_generic aesni-intel cryptomgr ctr drbg echainiv
 	gcm ghash-generic ghash-clmulni-intel hmac jitterentropy_rng seqiv sha256_generic
@@ -75,9 +75,8 @@ cp "$script" "$work/script"
 	cat $dir.cpio.gz
 	(cd "$work" && echo script | busybox cpio -o -H newc 2> /dev/null | gzip -1)
 } > "$work/initramfs"
-for kernel in build/roots/$root/{boot/vmlinuz-$release,lib/modules/$release/vmlinuz}; do
-	[ -e "$kernel" ] && break
-done
-qemu-system-x86_64 -accel tcg -cpu max -m 256M -nodefaults -no-reboot -display none \
+accel=tcg
+have_kvm && accel=kvm
+qemu-system-x86_64 -accel $accel -cpu max -m 256M -nodefaults -no-reboot -display none \
 	-serial stdio -kernel "$kernel" -initrd "$work/initramfs" \
 	-append "console=ttyS0 quiet panic=-1 oops=panic" "$@" < /dev/null

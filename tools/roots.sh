@@ -132,6 +132,23 @@ root_of()
 	done
 }
 
+# The file to boot of release $1, which is in root $2
+kernel_of()
+{
+	local kernel
+
+	for kernel in "build/roots/$2"/{boot/vmlinuz-$1,lib/modules/$1/vmlinuz}; do
+		[ -e "$kernel" ] && echo "$PWD/$kernel" && return
+	done
+	die "no kernel $1 in build/roots/$2"
+}
+
+# /dev/kvm may be there without a processor that can do it.
+have_kvm()
+{
+	grep -qw -e vmx -e svm /proc/cpuinfo && [ -w /dev/kvm ]
+}
+
 # Goes on with this script in root $1, with these packages installed.
 enter_root()
 {

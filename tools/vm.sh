@@ -13,23 +13,19 @@
 . "$(dirname "$0")/roots.sh"
 
 release=${1:?usage: vm.sh RELEASE [COMMAND]}; shift
-root=$(root_of "$release") || exit
+root=$(root_of "$release") && kernel=$(kernel_of "$release" "$root") || exit
 root=$PWD/build/roots/$root
-for kernel in "$root"/{boot/vmlinuz-$release,lib/modules/$release/vmlinuz}; do
-	[ -e "$kernel" ] && break
-done
 console=build/console-${VM_NAME:-$release}
 mkdir -p "build/$release"
 
-# /dev/kvm may be there without a processor that can do it, and emulation works
-# everywhere. In one thread: with one for each CPU, QEMU sometimes runs code that
-# the kernel has just patched (static keys) as it was before, an Oops in int3; and
-# with a machine for each kernel at once it is no faster. But races want two CPUs at
+# Emulation works everywhere. In one thread: with one for each CPU, QEMU sometimes runs
+# code that the kernel has just patched (static keys) as it was before, an Oops in int3;
+# and with as many machines as processors it is no faster. But races want two CPUs at
 # work; tools/races.config has neither static keys nor kprobes.
 accel=--disable-kvm
 options="-accel tcg,thread=single"
 [[ $release = *-races ]] && options="-accel tcg,thread=multi"
-if grep -qw -e vmx -e svm /proc/cpuinfo && [ -w /dev/kvm ]; then
+if have_kvm; then
 	accel=
 	options=
 fi
