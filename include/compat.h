@@ -45,6 +45,23 @@ hrtimer_setup(struct hrtimer *timer,
 }
 #endif
 
+/*
+ * Up to 6.12 the core fills in x->type_offload before it calls init_state, in 7.3
+ * afterwards. What is right for the later order is right for the earlier one, too.
+ */
+#define MINESP_LATE_OFFLOAD (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0))
+
+/*
+ * The encap_type with which xfrm_input() takes the SA from the secpath if it does not
+ * know the mark that GRO sets there, as it does from 6.7 on. In 7.3 the value means
+ * that the packet has been decrypted.
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 7, 0)
+#define MINESP_GRO_ENCAP_TYPE (-2)
+#else
+#define MINESP_GRO_ENCAP_TYPE 0
+#endif
+
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
 /* Before 6.6 a table's end was marked, and its size not passed. */
 static inline struct ctl_table_header *

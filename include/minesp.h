@@ -53,14 +53,14 @@ struct minesp_mib {
  * struct minesp_clock - the clock of SNs, and what binds SAs that come later
  * @lock: for setting @offset_max
  * @began: by CLOCK_BOOTTIME, ns
- * @offset_max: the highest offset from CLOCK_BOOTTIME to CLOCK_REALTIME of those at
- *		which an SN was made, ns
- * @sn_sent: where the highest SN that ran ahead of the clock stands in time, ns
+ * @offset_max: the highest difference CLOCK_REALTIME - CLOCK_BOOTTIME that was seen
+ *		when an SN was made, ns
+ * @sn_sent: the time that the highest SN sent ahead of the clock stands for, ns
  *	     since 1970
  *
- * The network namespaces of the initial user namespace have one together, which begins
- * when the module is loaded. Any other has its own, from when it is made: others must
- * not be bound by what it does.
+ * The network namespaces that the initial user namespace owns share one, which begins
+ * when the module is loaded. Any other has its own, from when it is made, so that its
+ * SAs cannot push the SNs of others forward.
  */
 struct minesp_clock {
 	spinlock_t lock;	/* offset_max */
@@ -192,10 +192,11 @@ static inline struct minesp_sa *minesp_sa(const struct xfrm_state *x)
 }
 
 /*
- * km.state of an SA that is being added, until minesp_notify() makes it valid. The
- * core has the name, but never uses it.
+ * km.state of an SA that is being added, until minesp_notify() makes it valid. It is
+ * none of the core's states: the core treats an SA with it as it treats a void one,
+ * except that it does not make the SA valid by itself.
  */
-#define MINESP_STATE_NEW	XFRM_STATE_ERROR
+#define MINESP_STATE_NEW	(XFRM_STATE_DEAD + 1)
 
 /* type.c */
 int minesp_types_register(void);

@@ -20,6 +20,9 @@
 #define MINESP_DIRECT	(XFRM_GRO | XFRM_XMIT)
 static int direct_encap_type __read_mostly;
 
+/* Does xfrm_input() ignore the mark, though it should not? Then it looks up every SA. */
+static bool no_direct __read_mostly;
+
 /*
  * The ICV has been checked: @err tells. Then, and only then, the trailer.
  * -EINPROGRESS is for a dummy packet (RFC 4303 2.6), which is the caller's to free.
@@ -135,11 +138,17 @@ static void minesp_input_direct(struct xfrm_state *x, struct sk_buff *skb,
 				struct sec_path *sp)
 {
 	if (unlikely(sp->len == 2)) {
-		/* None: this kernel has looked it up again, and wants -2. */
+		/*
+		 * xfrm_input() has ignored the mark, and has looked up the SA again.
+		 * Drop the first reference, and do it in another way from now on.
+		 */
 		xfrm_state_put(sp->xvec[0]);
 		sp->xvec[0] = x;
 		sp->len = 1;
-		WRITE_ONCE(direct_encap_type, -2);
+		if (MINESP_GRO_ENCAP_TYPE)
+			WRITE_ONCE(direct_encap_type, MINESP_GRO_ENCAP_TYPE);
+		else
+			WRITE_ONCE(no_direct, true);
 	}
 	sp->ovec[0].flags = 0;
 	sp->olen = 0;
@@ -217,7 +226,9 @@ static int minesp_rcv_direct(struct sk_buff *skb, u8 family, u8 daddroff)
 	struct sec_path *sp;
 	__be32 spi, seq;
 
-	/* There is room in a secpath for one SA that comes this way. */
+	if (unlikely(READ_ONCE(no_direct)))
+		goto miss;
+	/* The mark speaks for the first SA of a secpath, so there must be none yet. */
 	if (xfrm_parse_spi(skb, IPPROTO_ESP, &spi, &seq) || secpath_exists(skb))
 		return -EINVAL;
 	x = minesp_sad_find(mn, spi);

@@ -19,7 +19,7 @@ static unsigned int minesp_net_id __ro_after_init;
  * minesp_net - minesp's part of a network namespace
  * @net: the namespace, alive
  *
- * The caller keeps @net alive, or takes a reference of its own (@users).
+ * The result is valid while @net lives. Who keeps it longer increments @users first.
  */
 struct minesp_net *minesp_net(const struct net *net)
 {
@@ -57,7 +57,7 @@ static int __net_init minesp_net_init(struct net *net)
 	mn->sn_ahead = 1000;
 	mn->rx_max_age_ms = 30000;
 	mn->rx_max_ahead_ms = 30000;
-	xa_init_flags(&mn->sas, XA_FLAGS_ALLOC);
+	xa_init_flags(&mn->sas, XA_FLAGS_ALLOC | XA_FLAGS_ACCOUNT);
 	spin_lock_init(&mn->sad_lock);
 	mn->stats = alloc_percpu_gfp(struct minesp_mib, GFP_KERNEL_ACCOUNT);
 	if (!mn->stats)

@@ -16,9 +16,10 @@
  * about to be destroyed.
  *
  * A table that is replaced is freed a grace period later. An SA that is learnt
- * into it meanwhile is lost from it, and learnt again. An SA that dies meanwhile
- * stays in it: whoever still reads that table began before the SA's grace period
- * did. The last table goes with its struct minesp_net.
+ * into it meanwhile is lost from it, and learnt again. An SA that dies meanwhile is
+ * not removed from it. That is safe: whoever still reads the old table began before
+ * the SA died, and the SA is freed a grace period after. The last table goes with its
+ * struct minesp_net.
  *
  * The core destroys the SAs of all namespaces one after the other, and whoever
  * removes a network device waits for that with the RTNL held. So minesp_sad_del()
@@ -53,7 +54,10 @@ static struct minesp_sad *minesp_sad_alloc(u32 slots)
 {
 	struct minesp_sad *sad;
 
-	/* Up to 8 MB, as the namespace's root likes; its memory, and no news. */
+	/*
+	 * Up to 8 MB. The namespace's root chooses the size and pays for the memory;
+	 * so the log has no warning when there is none.
+	 */
 	sad = kvzalloc(struct_size(sad, slots, slots),
 		       GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
 	if (sad)
@@ -266,8 +270,9 @@ static void *minesp_sad_seq_at(struct seq_file *seq, loff_t *pos)
 }
 
 /*
- * Whoever may list the SAs with ip xfrm state may do it here, too: the namespace's
- * root, whom the file need not belong to.
+ * Whoever may list the SAs with ip xfrm state may read this file, too. That is not left
+ * to the file's mode: the root of a user namespace does not own the files in
+ * /proc/net.
  */
 static void *minesp_sad_seq_start(struct seq_file *seq, loff_t *pos)
 	__acquires(RCU)
@@ -313,6 +318,11 @@ static int minesp_sad_seq_show(struct seq_file *seq, void *v)
 	x = minesp_sad_hold(sa);
 	if (!x)
 		return SEQ_SKIP;
+	/* Skip an SA that is still being set up. The core does not list it, either. */
+	if (list_empty(&x->km.all)) {
+		xfrm_state_put(x);
+		return SEQ_SKIP;
+	}
 	sad = rcu_dereference(mn->sad);
 	if (sad) {
 		struct minesp_sa __rcu **p = minesp_slot(sad, x->id.spi);

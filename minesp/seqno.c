@@ -115,7 +115,7 @@ out:
 	return ktime_get_boottime_ns() + atomic64_read(&clock->offset_max);
 }
 
-/* The same for everybody else: what they see binds nobody. */
+/* The clock for all other purposes: it reads offset_max, and does not raise it. */
 static u64 minesp_clock(const struct minesp_net *mn)
 {
 	return max_t(u64, ktime_get_real_ns(),
@@ -131,8 +131,9 @@ static u64 minesp_ticks(const struct minesp_seqno *s, u64 ns)
 /*
  * Tell the key managers that the SA's SNs come to their end, or have come to
  * it, as xfrm_state_check_expire() does for bytes and packets. Called with
- * x->lock held, @x valid: so x->mtimer is not started again after it has been
- * cancelled for good. And in the core's lists: its expiry takes @x from there.
+ * x->lock held. @x must be valid, so that x->mtimer is not started after the core
+ * has cancelled it for good. And @x must be in the core's lists, since its expiry
+ * removes it from them.
  */
 static void minesp_seqno_wear(struct xfrm_state *x, u64 sn)
 {
@@ -294,8 +295,9 @@ static u64 minesp_seqno_start(const struct minesp_seqno *s,
 	u64 start = max(ticks, oseq);
 
 	/*
-	 * SAs of this tick and epoch are not further ahead than this one may be,
-	 * others are no business of its.
+	 * sn_sent may come from an SA with another tick or epoch. Then it means
+	 * nothing here, and the limit makes it harmless: an SA with this tick and
+	 * epoch is never further ahead of the clock.
 	 */
 	start = max(start, min(minesp_ticks(s, atomic64_read(&clock->sn_sent)),
 			       ticks + s->ahead));

@@ -6,10 +6,10 @@
  * The slot of the xfrm_type_offload is left to esp4_offload and esp6_offload, and
  * so are the stock SAs that use it. They would read our x->data as their own, so
  * they never get to see a minimal SA: its x->type_offload is NULL from when it
- * becomes valid. What it was given before init_state (up to 6.12), minesp_init_state()
- * takes away. What it is given afterwards (7.3), minesp_notify() takes away, which the
- * core calls when it has added the SA. In between the SA is not valid, and nobody
- * uses it.
+ * becomes valid. minesp_init_state() takes away what the core gives it before (up to
+ * 6.12). minesp_notify(), which the core calls when it has added the SA, takes away what
+ * the core gives it afterwards (7.3). In between the SA is not valid, and nobody uses
+ * it.
  *
  * Not having an xfrm_type_offload of our own in the slot is on purpose: the core hands
  * every packet to the one that it finds in x->type_offload, and from there to the
@@ -166,17 +166,20 @@ static int minesp_init_state(struct xfrm_state *x,
 	minesp_no_offload(x);
 	if (err > 0)
 		err = minesp_init_minimal(x, extack);
-	/* Migration frees a refused copy as it is: valid, which is a WARN. */
+	/*
+	 * When an SA migrates, the core frees a copy that we refuse in the state that
+	 * it has, and warns if that is valid.
+	 */
 	if (err)
 		x->km.state = XFRM_STATE_DEAD;
 	/* The core makes a copy valid by itself, and gives it no offload type. */
-	if (err || copy)
+	if (err || copy || !MINESP_LATE_OFFLOAD)
 		return err;
 	x->km.state = MINESP_STATE_NEW;
 	/*
-	 * Where the core finds an offload type after us, a device may be asked to
-	 * run the SA. This is what keeps the core from asking; minesp_notify()
-	 * takes it back.
+	 * The core is about to look for an offload type, and may ask a device to run
+	 * the SA. It does not ask for an SA with TFC padding; minesp_notify() takes
+	 * that back.
 	 */
 	x->tfcpad = 1;
 	return 0;
@@ -208,10 +211,10 @@ static const struct xfrm_type minesp_type = {
 };
 
 /*
- * The core has added an SA, and tells the key managers before it tells whoever
- * asked. By netlink, now is when the SA becomes valid; PF_KEY's is already, and got no
- * offload type. A sender that finds it valid makes a bundle of it before it
- * looks at x->type_offload, and there are locks in that.
+ * The core has added an SA, and tells the key managers. Make the SA valid, if it came by
+ * netlink; one that came by PF_KEY is valid already, and got no offload type. A sender
+ * reads km.state without a lock, but takes locks to make a bundle of the SA before it
+ * looks at x->type_offload. So it sees that there is none.
  */
 static int minesp_notify(struct xfrm_state *x, const struct km_event *c)
 {
@@ -239,7 +242,7 @@ static int minesp_acquire(struct xfrm_state *x, struct xfrm_tmpl *tmpl,
 static struct xfrm_policy *minesp_compile_policy(struct sock *sk, int opt,
 						 u8 *data, int len, int *dir)
 {
-	return NULL;	/* with *dir as it is: the error of those before us */
+	return NULL;	/* *dir holds the error of managers asked before: leave it */
 }
 
 static struct xfrm_mgr minesp_mgr = {
@@ -299,7 +302,8 @@ int minesp_types_register(void)
 		if (err)
 			goto unpin;
 	}
-	xfrm_register_km(&minesp_mgr);
+	if (MINESP_LATE_OFFLOAD)
+		xfrm_register_km(&minesp_mgr);
 	for (i = 0; i < ARRAY_SIZE(families); i++) {
 		struct minesp_family *f = &families[i];
 
@@ -343,5 +347,6 @@ void minesp_types_unregister(void)
 		}
 		minesp_unpin_stock(f);
 	}
-	xfrm_unregister_km(&minesp_mgr);
+	if (MINESP_LATE_OFFLOAD)
+		xfrm_unregister_km(&minesp_mgr);
 }

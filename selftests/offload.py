@@ -244,6 +244,22 @@ def moved():
         lib.equal(a.ip(f"xfrm state list dst {new}"), "", "SA that has moved")
 
 
+def migrated():
+    """The copy that migration makes of an SA is minimal ESP's to send by, too."""
+    with kmod.restored(), lib.hosts() as (a, b):
+        load_offloads()
+        new = "192.0.2.99"
+        a.ip(f"neigh replace {new} lladdr {b.mac} dev veth0")
+        a.sas("tunnel", 4, 4)
+        lib.equal(xfrm.migrate(a, (a.address(4, "inner"), b.address(4, "inner")),
+                               (a.address(4), b.address(4)), (a.address(4), new)),
+                  0, "error")
+        before = a.stats()["OutPackets"]
+        a.sh(f"ping -c 3 -i 0.01 -W 0.01 {b.address(4, 'inner')}", check=False)
+        lib.equal(a.stats()["OutPackets"] - before, 3, "OutPackets")
+        lib.equal(a.errors(), {}, "errors")
+
+
 def cases():
     for name, steps in (
             ("before minesp", (load_offloads, kmod.load)),
@@ -261,6 +277,7 @@ def cases():
     yield "an SA's direction", directions
     yield "an SA's CPU", per_cpu
     yield "IPTFS", iptfs
+    yield "offloads loaded, an SA that migrates", migrated
     yield "an SA that is moved by XFRM_MSG_MIGRATE_STATE", moved
 
 
