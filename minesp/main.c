@@ -28,6 +28,9 @@ static int __init minesp_init(void)
 	if (err)
 		return err;
 	err = minesp_protocols_register();
+	/* The module loader takes -EEXIST to mean that minesp is loaded already. */
+	if (err == -EEXIST)
+		err = -EBUSY;
 	if (err)
 		goto netns;
 	/* Last: from here on SAs hold the module, so nothing may fail after. */

@@ -119,7 +119,7 @@ def second_copy():
     try:
         kmod.insert(image)
     except OSError as e:
-        lib.equal(e.errno, errno.EEXIST, "error")
+        lib.equal(e.errno, errno.EBUSY, "error")
     else:
         lib.sh("rmmod minesq")
         raise AssertionError("it was loaded")
