@@ -10,7 +10,7 @@ import struct
 import time
 
 import lib
-from lib import scapy_peer
+from lib import kmod, scapy_peer
 
 try:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -78,7 +78,7 @@ def hit(p, sas, seq):
 def empty(p):
     """The socket of the peer may keep one of its own, in its cached route."""
     p.a.ip("xfrm state flush")
-    lib.wait_for("all SAs are gone", lambda: max(
+    kmod.wait_gone("all SAs are gone", lambda: max(
         p.a.listed(), default=0) < FIRST << 8, 300)
 
 
