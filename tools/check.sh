@@ -8,9 +8,9 @@
 #
 # check.sh TEST ... runs only these tests of selftests/, such as interop.py, and not on
 # the debug kernel. RELEASES names the kernels: one of tools/debug-kernel.sh, too.
-# LANES machines run at a time, as many as there are processors unless set. A test that
-# has not begun MINESP_TIMEOUT seconds after check.sh has, 4200, is skipped: so a slow
-# machine has a verdict, too.
+# LANES machines run at a time; unless set, as many as there are processors, and memory
+# for 3 GB each. A test that has not begun MINESP_TIMEOUT seconds after the first one, 4200
+# unless set, is skipped: so make check also ends in time on a slow machine.
 
 . "$(dirname "$0")/roots.sh"
 . tools/ktap.sh
@@ -18,8 +18,9 @@
 # What gains most from the debug kernel, in little time
 debug_tests="kunit.py fault.py soak.py klog.py"
 
-: "${MINESP_TIMEOUT:=4200}" "${LANES:=$(nproc)}"
-end=$(($(date +%s) + MINESP_TIMEOUT))
+memory=$(awk '/^MemTotal/ { print int($2 / 3000000) }' /proc/meminfo)
+: "${MINESP_TIMEOUT:=4200}" "${LANES:=$((memory < $(nproc) ? memory : $(nproc)))}"
+[ "$LANES" -ge 1 ] || LANES=1
 
 # Runs a command in the background as soon as a lane is free
 start()
@@ -30,8 +31,8 @@ start()
 	"$@" < /dev/null &
 }
 
-# Runs tests in a virtual machine of release $1; all if none is named. What there is of
-# coverage goes to where the module was built.
+# Runs tests in a virtual machine of release $1; all if none is named. Coverage data, if
+# any, is copied to the folder where the module was built.
 run_on()
 {
 	local tests="${*:2}" limit="MINESP_END=$end" dir=/minesp/build/$1/minesp
@@ -40,7 +41,7 @@ run_on()
 		limit+=" kselftest_override_timeout=5400"
 	step "running ${tests:-the tests} on $1"
 	{
-		echo "# $1"	# a machine that says nothing has died
+		echo "# $1"	# so that a machine that prints nothing counts as dead
 		timeout --foreground $((MINESP_TIMEOUT + 900)) tools/vm.sh "$1" \
 			"$limit make -s -C $selftests/minesp run_tests ${tests:+TEST_PROGS='$tests'} 2>&1
 			 for d in $dir $dir/kunit; do cp /sys/kernel/debug/gcov\$d/*.gcda \$d/ 2> /dev/null; done; :"
@@ -86,9 +87,8 @@ look_at_source()
 	verdict $? "style" | tee -a build/ktap-build
 }
 
-# All machines end with this script, also by Ctrl-C.
-trap 'trap "" TERM; kill 0' EXIT
-trap exit INT TERM
+lock_checkout
+end_together
 
 { [ "${RELEASES:-}" ] || tools/setup.sh; } && kselftest || die "set-up failed"
 rm -f build/ktap-*
@@ -96,6 +96,11 @@ copy_selftests
 
 for release in $(releases); do
 	build_for "$release"
+done
+end=$(($(date +%s) + MINESP_TIMEOUT))
+# A machine that never starts counts as dead, too.
+for release in $(releases); do
+	echo "# $release" > "build/ktap-$release"
 done
 if [ "$*" ]; then
 	for release in $(releases); do
@@ -115,6 +120,5 @@ else
 fi
 wait
 
-trap - EXIT
 time_table build/ktap-*
 summary build/ktap-*

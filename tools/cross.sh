@@ -9,7 +9,7 @@
 
 enter_root trixie $SOURCE bc bison flex gcc gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf \
 	gcc-mips-linux-gnu make rsync xz-utils
-kernel_source
+kernel_source || exit
 
 config="MODULES NET INET IPV6 XFRM_USER PROC_FS SYSCTL MULTIUSER CRYPTO_AUTHENC
 	CRYPTO_GCM"

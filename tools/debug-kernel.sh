@@ -20,7 +20,7 @@ configs="tools/debug.config selftests/config"
 [ "$name" = debug ] || configs+=" tools/$name.config"
 stamp=$(sha256sum $configs /usr/src/$SOURCE.tar.xz | sha256sum)
 [ -e $done ] && [ "$(head -1 $done)" = "$stamp" ] && exit 0
-kernel_source
+kernel_source || exit
 mkdir -p $dir/obj
 
 step "configuring the $name kernel"
@@ -33,7 +33,7 @@ kmake="make -s -C $PWD/build/source O=$PWD/$dir/obj KCSAN_SANITIZE=n UBSAN_SANIT
 (cd build/source && virtme-configkernel --allnoconfig \
 	--custom "../../$dir/fragment" "O=$PWD/../../$dir/obj") \
 	> $dir/log 2>&1 || die "cannot configure: see $dir/log"
-# It wants more than we do, and each device also takes its time when the machine boots.
+# It enables more than is needed, and each driver makes booting slower.
 build/source/scripts/config --file $dir/obj/.config -e EXPERT
 for option in BPF_SYSCALL DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT DRM FB FUSE_FS I2C INPUT IO_URING \
 	MEMORY_HOTPLUG SCSI SOUND THERMAL USB_SUPPORT VSOCKETS VT WATCHDOG; do

@@ -23,7 +23,7 @@ sa()
 sensor()
 {
 	cat <<-END
-		modprobe -a virtio_net minesp
+		modprobe -a virtio_pci virtio_net minesp
 		cd /proc/sys/net/minesp
 		echo $epoch > sn_epoch
 		echo 100000 > sn_tick_us
@@ -80,20 +80,21 @@ power()
 
 if [ "${1:-}" != steps ]; then
 	newest=${KERNELS##* }
+	lock_checkout
 	tools/setup.sh "$newest" || exit
 	release=$(cat "build/roots/$newest.release")
 	step "building minesp for $release"
 	build "$release" 2>&1 | grep -v -e 'Skipping BTF' -e '^$'
-	[ -e "build/$release/minesp/minesp.ko" ] || die "the build failed: see above"
+	[ "${PIPESTATUS[0]}" = 0 ] || die "the build failed: see above"
 	dir=build/$release/demo
 	rm -rf "$dir"
 	mkdir -p "$dir"
 	power &
-	trap 'kill $! 2> /dev/null' EXIT
+	end_together
 	step "booting $release in a virtual machine; this takes half a minute"
 	VM_QEMU="-device virtio-net-pci,netdev=n0,mac=02:00:00:00:00:02 -netdev $(wire gateway sensor)" \
-		timeout --foreground 600 tools/vm.sh "$release" tools/demo.sh steps "$dir" < /dev/null ||
-		die "the demo failed: see above, and build/console-$release"
+		timeout --foreground 600 tools/vm.sh "$release" tools/demo.sh steps "$dir" &
+	wait $! || die "the demo failed: see above, and build/console-$release"
 	exit
 fi
 dir=$2
@@ -208,6 +209,6 @@ done
 say "What the gateway has seen of it. SNs from the clock go on where they must: above all" \
 	"that were sent before, with nothing stored. So no nonce repeats. The counter" \
 	"begins anew, and the gateway drops what it has to take for replays."
-run "tools/sn-plot.py clock=0x00002001 counter=0x00002002 < /tmp/esp" || die
+run "tools/sn-plot.py clock=0x00002001 counter=0x00002002 < /tmp/esp"
 
 say "That was it. README says how to do the same on a host of your own."

@@ -12,6 +12,7 @@
 release=${1:?usage: device.sh RELEASE SCRIPT [OPTION ...]} script=${2:?}; shift 2
 root=$(root_of "$release") && kernel=$(kernel_of "$release" "$root") || exit
 dir=build/$release/device
+busybox=$PWD/build/roots/$root/usr/bin/busybox
 modules="virtio_pci virtio_net xfrm_user esp4 aes_generic aesni-intel cryptomgr ctr drbg echainiv
 	gcm ghash-generic ghash-clmulni-intel hmac jitterentropy_rng seqiv sha256_generic
 	sha512_generic"
@@ -56,27 +57,28 @@ pack()
 		poweroff -f
 	END
 	chmod +x $dir/init
-	(cd $dir && find . | cpio -o -H newc --quiet) | gzip -1 > $dir.cpio.gz
+	(cd $dir && find . | cpio -o -H newc --quiet) | gzip -1 > $dir.cpio.gz.new &&
+		mv $dir.cpio.gz.new $dir.cpio.gz
 }
 
-(
-	lock_root "$root"
-	[ $dir.cpio.gz -nt "build/$release/minesp/minesp.ko" ] &&
-		[ $dir.cpio.gz -nt tools/device.sh ] ||
-		in_root "$root" "release=$release dir=$dir modules='$modules'
-			$(declare -f pack); pack"
-) || die "cannot pack the device's files"
+[ $dir.cpio.gz -nt "build/$release/minesp/minesp.ko" ] &&
+	[ $dir.cpio.gz -nt tools/device.sh ] ||
+	in_root "$root" "set -o pipefail; release=$release dir=$dir modules='$modules'
+		$(declare -f pack); pack" ||
+	die "cannot pack the device's files"
 
+# The kernel unpacks one archive after the other. QEMU has the archives open without a
+# name, because this machine may be killed at any moment and must leave no file.
 work=$(mktemp -d)
-trap 'rm -r "$work"' EXIT
 cp "$script" "$work/script"
-# The kernel unpacks one archive after the other.
 {
 	cat $dir.cpio.gz
-	(cd "$work" && echo script | busybox cpio -o -H newc 2> /dev/null | gzip -1)
+	(cd "$work" && echo script | "$busybox" cpio -o -H newc 2> /dev/null | gzip -1)
 } > "$work/initramfs"
+exec 7< "$work/initramfs"
+rm -r "$work"
 accel=tcg
 have_kvm && accel=kvm
-qemu-system-x86_64 -accel $accel -cpu max -m 256M -nodefaults -no-reboot -display none \
-	-serial stdio -kernel "$kernel" -initrd "$work/initramfs" \
+exec qemu-system-x86_64 -accel $accel -cpu max -m 256M -nodefaults -no-reboot -display none \
+	-serial stdio -kernel "$kernel" -initrd /proc/self/fd/7 \
 	-append "console=ttyS0 quiet panic=-1 oops=panic" "$@" < /dev/null

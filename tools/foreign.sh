@@ -19,9 +19,8 @@ BASE="base-passwd bash busybox-static coreutils dash findutils grep mawk sed uti
 
 # What makes an architecture: its compiler, its kernel, a machine.
 #
-# armmp has no LPAE, so nothing may be above 4 GB. Its CPUs wait for each other so
-# often that in one thread they do not get through the boot (vm.sh says why one would
-# be better). With NEON the kernel's ciphers complete later: then packets overtake each
+# armmp has no LPAE, so nothing may be above 4 GB. Its CPUs wait for each other: when QEMU
+# runs them in one thread, booting does not end (vm.sh says why one would be better). With NEON the kernel's ciphers complete later: then packets overtake each
 # other, and with esp4_offload a stock peer's send() says ENOMEM, though the packet goes
 # out. The tests do not expect that; async.py looks at ciphers that complete later.
 about()
@@ -92,6 +91,7 @@ build_for()
 # so that no message of the kernel gets into it.
 run_on()
 {
+	local busybox=$PWD/build/roots/trixie/usr/bin/busybox
 	local host=$dir/host drivers=./usr/lib/modules/$release/kernel/drivers
 
 	rm -rf "$host"
@@ -115,7 +115,7 @@ run_on()
 		# It may be there and not be ready.
 		until [ -e /dev/vport?p1 ] && : 2> /dev/null > /dev/vport?p1; do sleep 1; done
 		export MINESP_KO=/built/minesp/minesp.ko
-		# kselftest opens what it writes to again, which the port does not like.
+		# kselftest opens its output a second time; the port can be opened only once.
 		make -s -C /selftests/minesp run_tests ${tests:+TEST_PROGS='$tests'} \\
 			2>&1 < /dev/null | cat > /dev/vport?p1
 		busybox poweroff -f
@@ -128,10 +128,10 @@ run_on()
 			-o -path "./boot/*" -o -path "./usr/src/*" -o -path "./usr/lib/linux-kbuild*" \
 			-o -path "./usr/lib/gcc*" -o -path "./usr/share/doc/*" -o -path "./usr/share/man/*" \
 			-o -path "./usr/share/locale/*" -o -path "./var/lib/*" \) -prune -o -print |
-		busybox cpio -o -H newc > "../../../$dir/initrd") 2> /dev/null &&
-	(cd "$host" && find . | busybox cpio -o -H newc >> "../../../../$dir/initrd") 2> /dev/null ||
+		"$busybox" cpio -o -H newc > "../../../$dir/initrd") 2> /dev/null &&
+	(cd "$host" && find . | "$busybox" cpio -o -H newc >> "../../../../$dir/initrd") 2> /dev/null ||
 		die "cannot pack files"
-	timeout -k 10 "${MINESP_TIMEOUT:-4500}" $qemu -accel tcg,thread=$threads -smp 2 -m 2G \
+	timeout --foreground -k 10 "${MINESP_TIMEOUT:-4500}" $qemu -accel tcg,thread=$threads -smp 2 -m 2G \
 		-display none -nodefaults -no-reboot -serial "file:build/foreign/console-$arch" \
 		-kernel "$root/boot/vmlinuz-$release" -initrd "$dir/initrd" \
 		-append "panic=-1 oops=panic log_buf_len=4M" \
@@ -149,7 +149,9 @@ for word in "$@"; do
 	esac
 done
 
-tools/setup.sh trixie && kselftest && host_packages qemu-system-arm:qemu-system-arm qemu-system-misc:qemu-system-s390x ||
+lock_checkout
+end_together
+tools/setup.sh trixie && kselftest && host_packages qemu-system-arm:qemu-system-arm qemu-system-s390x:qemu-system-s390x ||
 	die "set-up failed"
 copy_selftests
 mkdir -p build/foreign
@@ -162,11 +164,13 @@ for architecture in ${architectures:-armhf s390x}; do
 	release=$(basename "$root"/lib/modules/*)
 	step "building for $arch"
 	build_for | tee -a build/foreign/ktap-build
+	[ "${PIPESTATUS[0]}" = 0 ] || echo "not ok build for $arch" >> build/foreign/ktap-build
 	step "running the tests on $arch; booting takes a minute"
 	{
-		echo "# $arch"		# a machine that says nothing has died
+		echo "# $arch"		# so that a machine that prints nothing counts as dead
 		run_on
-	} | timed | tee "build/foreign/ktap-$arch" | sed -u "s/^/[$arch] /"
+	} | timed | tee "build/foreign/ktap-$arch" | sed -u "s/^/[$arch] /" &
+	wait $!
 done
 
 time_table build/foreign/ktap-*

@@ -22,9 +22,9 @@ build_verdict()
 # Copies KTAP, and adds how many seconds each program took
 timed()
 {
-	local line name began
+	local line name=- began=$SECONDS
 
-	while IFS= read -r line; do
+	while IFS= read -r line || [ "$line" ]; do
 		printf '%s\n' "$line"
 		case $line in
 		"# selftests: "*)
@@ -84,11 +84,14 @@ summary()
 		/^(# )?(not )?ok |^# # Totals/ { telling = 0 }
 		telling && /^# # /
 		/^(# )?not ok / && !/selftests: / { failed++; bad++; seen++; telling = 1; print "== " name ": " $0 }
-		/^(# )?ok / && !/selftests: / { if (/# SKIP/) skipped++; else passed++; seen++ }
+		/^(# )?ok / && !/selftests: / {
+			if (/# SKIP/) skipped++; else { passed++; if (name !~ /build$/) ran++ }
+			seen++
+		}
 		/^not ok .*selftests: / { programs++; if (!bad) { failed++; print "== " name ": " $0 } bad = seen = 0 }
 		/^ok .*selftests: / { programs++; if (!seen) skipped++; bad = seen = 0 }
 		END { end_of_file()
 		      printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped
-		      exit !(passed && !failed) }
+		      exit !(ran && !failed) }
 	' "$@"
 }

@@ -8,5 +8,5 @@
 . "$(dirname "$0")/roots.sh"
 
 root=${1:?usage: root.sh ROOT [COMMAND]}; shift
-make_root "$root" || exit
+[ -e "build/roots/$root" ] || tools/setup.sh "$root" || exit
 in_root "$root" "${*:-exec bash -i}"

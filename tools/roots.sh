@@ -14,34 +14,28 @@ KERNELS="bookworm trixie trixie-backports"
 
 # What runs in a virtual machine, and what builds the module there
 TEST_PROGRAMS="ethtool iproute2 iputils-ping kmod make mount perl procps
-	python3-cryptography python3-scapy tcpdump tshark charon-systemd strongswan-swanctl"
+	python3-cryptography python3-scapy systemd tcpdump tshark charon-systemd
+	strongswan-swanctl"
 BUILD_PROGRAMS="busybox-static cpio gcc libc6-dev rsync xz-utils"
-
-# Keeps other scripts of this checkout from changing root $1 until this subshell ends
-lock_root()
-{
-	mkdir -p build/roots
-	exec 9> "build/roots/$1.lock"
-	flock 9
-}
 
 # Makes root $1 of Debian suite $2 by mmdebstrap, whose apt checks the archive's signatures.
 # $3 is "-" for a sources.list in standard input, "" for mmdebstrap's own; $4 is what
 # finishes the root, given its folder; further words go to mmdebstrap. The root has its
 # name only when it is complete.
 bootstrap()
-(
-	root=build/roots/$1
-	lock_root "$1"
+{
+	local root=build/roots/$1
+
 	[ -e "$root" ] && return
 	step "making the root file system $root"
+	mkdir -p build/roots
 	rm -rf --one-file-system "$root.new"
 	unshare --mount --propagation private mmdebstrap --quiet --mode=root \
 		--aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Retries "3"' \
 		"${@:5}" "$2" "$root.new" $3 &&
 		"$4" "$root.new" || die "cannot make $root: see above; then try again"
 	mv "$root.new" "$root"
-)
+}
 
 # Root $1 of this host's architecture, named after its suite
 make_root()
@@ -69,16 +63,21 @@ in_root()
 	unshare --mount --propagation private bash -c '
 		mount -t proc proc "$0/proc" &&
 		mount --bind "$PWD" "$0/minesp" &&
-		cd / && exec chroot "$0" bash -c "cd /minesp && $1"' "$root" "
-		export PATH=/usr/sbin:/usr/bin HOME=/root LC_ALL=C.UTF-8
-		${*:2}"
+		cd / && exec env -i HOME=/root LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin \
+			${TERM:+"TERM=$TERM"} ${RELEASES:+"RELEASES=$RELEASES"} \
+			${MINESP_LOCKED:+"MINESP_LOCKED=$MINESP_LOCKED"} \
+			${http_proxy:+"http_proxy=$http_proxy"} \
+			${https_proxy:+"https_proxy=$https_proxy"} \
+			chroot "$0" bash -c "cd /minesp || exit
+$1"' "$root" "${*:2}"
 }
 
 # Installs Debian packages in root $1, those that are missing. An installation that was
 # interrupted goes on where it was. APT_SUITE names a suite to prefer.
 install_in()
-(
-	lock_root "$1"
+{
+	local missing
+
 	missing=$(not_installed "build/roots/$1" "${@:2}" | xargs)
 	[ "$missing" ] || return 0
 	step "installing in build/roots/$1: $missing"
@@ -87,10 +86,10 @@ install_in()
 	in_root "$1" "export DEBIAN_FRONTEND=noninteractive INITRD=No
 		{ apt-get -q update && dpkg --configure -a &&
 		apt-get -q install -y --fix-broken ${APT_SUITE:+-t $APT_SUITE} $missing &&
-		rm /var/cache/apt/archives/*.deb; } > /var/log/minesp 2>&1 ||
+		rm -f /var/cache/apt/archives/*.deb; } > /var/log/minesp 2>&1 ||
 		{ tail -n 20 /var/log/minesp; exit 1; }" ||
 		die "cannot install in build/roots/$1: see above; then try again"
-)
+}
 
 # Makes the root for the kernels of Debian suite $1, with that kernel
 install_kernel()
@@ -98,9 +97,12 @@ install_kernel()
 	local root=${1%-backports} suite= release
 
 	[ "$1" = "$root" ] || suite=$1
-	# With initramfs-tools, since a kernel would bring dracut
-	make_root "$root" &&
-		install_in "$root" $TEST_PROGRAMS $BUILD_PROGRAMS initramfs-tools || exit
+	make_root "$root" || exit
+	# initramfs-tools, because apt would install dracut with the kernel otherwise
+	install_in "$root" $TEST_PROGRAMS $BUILD_PROGRAMS initramfs-tools || exit
+	release=$(cat "build/roots/$1.release" 2> /dev/null) &&
+		[ -z "$(not_installed "build/roots/$root" "linux-image-$release" \
+			"linux-headers-$release")" ] && return
 	release=$(in_root "$root" "apt-cache ${suite:+-t $suite} show --no-all-versions \
 		linux-image-amd64" | sed -n 's/^Depends:.*linux-image-\([0-9][^ ,]*\).*/\1/p')
 	[ "$release" ] || die "Debian's $1 has no kernel"
@@ -153,7 +155,9 @@ have_kvm()
 enter_root()
 {
 	[ "${MINESP_IN_ROOT:-}" ] && return
-	make_root "$1" && install_in "$@" || exit
+	lock_checkout
+	[ -e "build/roots/$1" ] || tools/setup.sh "$1" || exit
+	install_in "$@" || exit
 	in_root "$1" "MINESP_IN_ROOT=1 exec tools/$(basename "$0") ${script_arguments[*]@Q}"
 	exit
 }
@@ -172,7 +176,7 @@ copy_modules()
 # words go to make.
 build()
 {
-	local release=$1 dir=build/$1 kernel=/lib/modules/$1/build root words
+	local release=$1 dir=${BUILD_DIR:-build}/$1 kernel=/lib/modules/$1/build root words
 
 	root=$(root_of "$release") || return
 	if [ -e "build/${release##*-}/obj" ]; then
@@ -181,8 +185,10 @@ build()
 		set -- "$@" GCOV_PROFILE=y MINESP_KUNIT=m
 	fi
 	words="${*:2}"
-	# Without 4 MB of what debuggers want, which every loading would read.
+	# Touched, so that the compiler warns again; and without 4 MB of debugging
+	# information, which would be read whenever the module is loaded.
 	in_root "$root" "$(declare -f copy_modules); copy_modules $dir
+		find $dir/minesp $dir/selftests -name '*.c' -exec touch {} +
 		make -s -C $kernel M=/minesp/$dir MINESP_SELFTESTS=m $words &&
 		strip -g $dir/minesp/minesp.ko &&
 		gcc -O2 -Wall -Wextra -o $dir/minesp-spi tools/minesp-spi.c"
@@ -213,7 +219,8 @@ copy_selftests()
 {
 	local root
 
-	in_root trixie "rsync -a --delete --exclude=__pycache__ selftests/ $selftests/minesp/"
+	in_root trixie "rsync -a --delete --exclude=__pycache__ selftests/ $selftests/minesp/" ||
+		die "cannot copy the tests"
 	for root in $(for release in $(releases); do root_of "$release"; done | sort -u); do
 		in_root "$root" "python3 -m compileall -q $selftests/{kselftest,minesp}"
 	done
@@ -221,15 +228,15 @@ copy_selftests()
 
 # Unpacks the kernel's source in build/source. To be called in the root trixie.
 kernel_source()
-{
+(
+	exec 9> build/source.lock
+	flock 9
 	[ "$(cat build/source/origin 2> /dev/null)" = "$(sha256sum /usr/src/$SOURCE.tar.xz)" ] &&
 		return
 	step "unpacking the kernel's source"
-	rm -rf build/source.new
-	mkdir -p build/source.new
-	tar xf /usr/src/$SOURCE.tar.xz -C build/source.new --strip-components=1 ||
-		die "cannot unpack $SOURCE"
-	sha256sum /usr/src/$SOURCE.tar.xz > build/source.new/origin
-	rm -rf build/source
-	mv build/source.new build/source
-}
+	rm -rf build/source.new build/source &&
+		mkdir -p build/source.new &&
+		tar xf /usr/src/$SOURCE.tar.xz -C build/source.new --strip-components=1 &&
+		sha256sum /usr/src/$SOURCE.tar.xz > build/source.new/origin &&
+		mv build/source.new build/source || die "cannot unpack $SOURCE"
+)

@@ -9,13 +9,16 @@
 
 . "$(dirname "$0")/roots.sh"
 
+lock_checkout
 [ "$(uname -m)" = x86_64 ] || die "the virtual machines need a host of type x86_64;" \
 	"elsewhere build with make, see README"
-host_packages busybox-static:busybox debian-archive-keyring file:file kmod:modprobe mmdebstrap:mmdebstrap mount:mount \
-	python3-venv qemu-system-x86:qemu-system-x86_64 util-linux:unshare
+host_packages debian-archive-keyring file:file kmod:modprobe mmdebstrap:mmdebstrap \
+	mount:mount python3-venv qemu-system-x86:qemu-system-x86_64 util-linux:unshare
 [ "$(id -u)" = 0 ] || die "needs root, to make Debian root file systems"
 
-if ! cmp -s tools/requirements.txt build/venv/requirements.txt; then
+# It also has to be made anew when the checkout has moved, or Python is another.
+if ! cmp -s tools/requirements.txt build/venv/requirements.txt ||
+		! build/venv/bin/vng --version > /dev/null 2>&1; then
 	step "installing virtme-ng in build/venv"
 	rm -rf build/venv
 	/usr/bin/python3 -m venv build/venv &&

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # vm.sh RELEASE [COMMAND]: runs a shell command, or a shell, as root in a virtual machine
-# that boots a kernel of build/roots, with its root as the root file system. What it
+# that boots a kernel of build/roots, with the root file system that contains it. What it
 # changes there is gone afterwards. This checkout is /minesp, which it cannot change but
 # for build/RELEASE. MINESP_KO names the module for that kernel. Ends as the command ends.
 #
@@ -44,21 +44,23 @@ vm()
 {
 	vng $accel --force-9p --root "$root" --user root --cpus 2 --memory "${VM_MEMORY:-2G}" \
 		--verbose --rodir "/minesp=$PWD" --rwdir "/mnt=$PWD/build/$release" \
-		--run "$kernel" --append "panic=-1 oops=panic log_buf_len=4M" \
+		--run "$kernel" --busybox "$root/usr/bin/busybox" --append "panic=-1 oops=panic log_buf_len=4M" \
 		--qemu-opts="$options $virtfs ${VM_QEMU:-}" \
 		-- "$prepare; $sound; ${*:-bash -i}" 2> "$console"
 }
 
-# Emulated, a kernel stumbles now and then before it has come to anything of ours; KASAN
-# and lockdep say nothing more in that machine. So it boots again. A COMMAND must not
-# end with 75, or it is run again as well.
+# In emulation a kernel sometimes reports a bug while it boots, before minesp is loaded.
+# After the first report KASAN and lockdep are silent, so the machine boots again. A
+# COMMAND must not end with 75, or it is run again as well.
 sound="dmesg | grep -qE 'BUG: |WARNING: ' && exit 75"
+[ $# = 0 ] || end_together
 for boot in 1 2 3; do
 	if [ $# = 0 ]; then
 		vm
 	else
 		# QEMU would write over the beginning of a file that we append to.
-		vm "$@" | cat
+		vm "$@" < /dev/null | cat &
+		wait $!
 	fi
 	status=$?
 	[ $status = 75 ] || break
