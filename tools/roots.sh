@@ -75,9 +75,10 @@ $1"' "$root" "${*:2}"
 # Installs Debian packages in root $1, those that are missing. An installation that was
 # interrupted goes on where it was. APT_SUITE names a suite to prefer.
 install_in()
-{
-	local missing
-
+(
+	# check.sh builds for several purposes at a time.
+	exec 9> "build/roots/$1.lock"
+	flock 9
 	missing=$(not_installed "build/roots/$1" "${@:2}" | xargs)
 	[ "$missing" ] || return 0
 	step "installing in build/roots/$1: $missing"
@@ -89,7 +90,7 @@ install_in()
 		rm -f /var/cache/apt/archives/*.deb; } > /var/log/minesp 2>&1 ||
 		{ tail -n 20 /var/log/minesp; exit 1; }" ||
 		die "cannot install in build/roots/$1: see above; then try again"
-}
+)
 
 # Makes the root for the kernels of Debian suite $1, with that kernel
 install_kernel()
