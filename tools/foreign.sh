@@ -7,12 +7,15 @@
 # N passed, N failed, N skipped.
 #
 # foreign.sh [armhf] [s390x] [TEST ...]: only these architectures, and only these
-# tests of selftests/, such as interop.py. The root file systems are build/roots/trixie-ARCH.
+# tests of selftests/, such as interop.py. The root file systems are build/roots/SUITE-ARCH;
+# SUITE is trixie unless it is set, to bookworm for Debian 12 and its 6.1.
 # The console of a machine goes to build/foreign/console-ARCH. This host runs nothing
 # foreign. MINESP_TIMEOUT says how many seconds the tests of an architecture may take.
 
 . "$(dirname "$0")/roots.sh"
 . tools/ktap.sh
+
+: "${SUITE:=trixie}"
 
 # What an installed Debian has, and this one needs as well
 BASE="base-passwd bash busybox-static coreutils dash findutils grep mawk sed util-linux"
@@ -27,7 +30,7 @@ about()
 {
 	arch=$1
 	dir=build/foreign/$arch
-	root=build/roots/trixie-$arch
+	root=build/roots/$SUITE-$arch
 	case $arch in
 	armhf)
 		triplet=arm-linux-gnueabihf
@@ -52,8 +55,9 @@ make_foreign_root()
 
 	[ -e "$root" ] && return
 	include=$(echo $BASE $TEST_PROGRAMS "linux-image-$flavour" "linux-headers-$flavour")
-	grep -h ' trixie ' build/roots/trixie/etc/apt/sources.list |
-		bootstrap "trixie-$arch" trixie - finish_foreign_root --variant=extract \
+	grep -h " $SUITE " "build/roots/$SUITE/etc/apt/sources.list" |
+		bootstrap "$SUITE-$arch" "$SUITE" - finish_foreign_root --variant=extract \
+			--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
 			--architectures="$arch" --include="${include// /,}"
 }
 
@@ -67,21 +71,22 @@ finish_foreign_root()
 }
 
 # The module, with all warnings, and minesp-spi, which needs no library then. The headers
-# need programs that run here: those of the root trixie.
+# need programs that run here: those of the root SUITE.
 build_for()
 {
-	local headers=linux-headers-$release common=${release%-"$flavour"}
+	local headers=linux-headers-$release kbuild
 
-	install_in trixie "linux-headers-$common-common" "linux-kbuild-$common" \
+	kbuild=$(dirname "$(readlink "$root/usr/src/$headers/scripts")")
+	install_in "$SUITE" "linux-headers-${release%-"$flavour"}-common" "$(basename "$kbuild")" \
 		gcc-arm-linux-gnueabihf gcc-s390x-linux-gnu libc6-dev-armhf-cross \
 		libc6-dev-s390x-cross rsync || exit
-	in_root trixie "$(declare -f copy_modules); copy_modules $dir/module" || exit
-	build_verdict "$arch" "$dir/module/minesp/minesp.ko" in_root trixie "
+	in_root "$SUITE" "$(declare -f copy_modules); copy_modules $dir/module" || exit
+	build_verdict "$arch" "$dir/module/minesp/minesp.ko" in_root "$SUITE" "
 		cp -rT $root/usr/src/$headers /usr/src/$headers
 		touch $dir/module/minesp/*.c		# to hear again what it warns of
 		make -s -C /usr/src/$headers M=/minesp/$dir/module MINESP_SELFTESTS=m \
 			CROSS_COMPILE=$triplet- W=1"
-	in_root trixie "$triplet-gcc -static -O2 -Wall -Wextra -o $dir/module/minesp-spi \
+	in_root "$SUITE" "$triplet-gcc -static -O2 -Wall -Wextra -o $dir/module/minesp-spi \
 		tools/minesp-spi.c"
 	verdict $? "build of minesp-spi for $arch"
 }
@@ -151,7 +156,7 @@ done
 
 lock_checkout
 end_together
-tools/setup.sh trixie && kselftest && host_packages qemu-system-arm:qemu-system-arm qemu-system-s390x:qemu-system-s390x ||
+tools/setup.sh trixie "$SUITE" && kselftest && host_packages qemu-system-arm:qemu-system-arm qemu-system-s390x:qemu-system-s390x ||
 	die "set-up failed"
 copy_selftests
 mkdir -p build/foreign
