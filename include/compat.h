@@ -51,6 +51,21 @@ hrtimer_setup(struct hrtimer *timer,
  */
 #define MINESP_LATE_OFFLOAD (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0))
 
+/* 6.13 has the DSCP in place of the TOS, from which it took it before. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
+#define minesp_dscp(iph) ip4h_dscp(iph)
+#else
+#define minesp_dscp(iph) ((iph)->tos)
+#endif
+
+/* Kernels that can have IPv6 as a module do not export its functions. */
+#if __has_include(<net/ipv6_stubs.h>)
+#include <net/ipv6_stubs.h>
+#define minesp_ip6_route_input(skb) ipv6_stub->ipv6_route_input(skb)
+#else
+#define minesp_ip6_route_input(skb) ip6_route_input(skb)
+#endif
+
 /*
  * The encap_type with which xfrm_input() takes the SA from the secpath if it does not
  * know the mark that GRO sets there, as it does from 6.7 on. In 7.3 the value means

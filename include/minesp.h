@@ -6,6 +6,8 @@
 #define _MINESP_H
 
 #include <crypto/aead.h>
+#include <linux/completion.h>
+#include <linux/percpu-refcount.h>
 #include <linux/refcount.h>
 #include <linux/siphash.h>
 #include <linux/spinlock.h>
@@ -72,8 +74,9 @@ struct minesp_clock {
 /**
  * struct minesp_net - what minesp keeps for one network namespace
  * @users: the namespace itself, and each minimal SA in it
- * @async: 1 while the namespace lives, and packets whose crypto is asynchronous
- *	   and under way
+ * @async: the namespace itself while it lives, and each packet whose crypto is
+ *	   asynchronous and under way
+ * @async_ended: the last of these is gone
  * @stats: the counters of /proc/net/minesp_stat
  * @sysctl: the directory net.minesp
  * @enabled: net.minesp.enabled
@@ -100,7 +103,8 @@ struct minesp_clock {
  */
 struct minesp_net {
 	refcount_t users;
-	atomic_t async;
+	struct percpu_ref async;
+	struct completion async_ended;
 	struct minesp_mib __percpu *stats;
 	struct ctl_table_header *sysctl;
 	unsigned int enabled, sad_slots;
@@ -123,6 +127,12 @@ static inline int minesp_say(struct netlink_ext_ack *extack, int err,
 	if (extack)
 		extack->_msg = text;
 	return err;
+}
+
+/* The last that is done for a packet of asynchronous crypto; @mn may be gone then. */
+static inline void minesp_async_end(struct minesp_net *mn)
+{
+	percpu_ref_put(&mn->async);
 }
 
 #define minesp_stat_inc(mn, field) SNMP_INC_STATS((mn)->stats, field)
@@ -217,10 +227,11 @@ void minesp_iv_init(struct minesp_sa *sa, const struct xfrm_state *x);
 void minesp_iv(const struct minesp_sa *sa, u64 sn, u8 *iv);
 
 /* crypt.c */
+int minesp_own(struct sk_buff *skb, int taillen, struct sk_buff **trailer);
 int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb, int nfrags,
 		 __be32 seq_hi, crypto_completion_t done, bool encrypt);
 struct sk_buff *minesp_crypt_end(crypto_completion_data_t *data);
-void minesp_async_end(struct minesp_net *mn);
+void minesp_crypt_exit(void);
 
 /* seqno.c */
 void minesp_seqno_load(void);
@@ -238,6 +249,11 @@ int minesp_output(struct xfrm_state *x, struct sk_buff *skb);
 int minesp_input(struct xfrm_state *x, struct sk_buff *skb);
 int minesp_protocols_register(void);
 void minesp_protocols_unregister(void);
+
+/* deliver.c */
+bool minesp_deliver_begin(struct sk_buff *skb);
+int minesp_deliver_cb(struct sk_buff *skb, int err);
+void minesp_deliver_end(struct sk_buff *skb);
 
 /* netns.c */
 struct minesp_net *minesp_net(const struct net *net);

@@ -5,35 +5,90 @@
 #include "minesp.h"
 
 /*
- * In one piece of memory: this, the IV, the request, the scatterlist. The
- * associated data lies here rather than in the packet, since with ESN it has
- * the upper half of the SN, which is not sent, in its middle (RFC 4303 2.2.1).
+ * In one piece of memory: this, the IV, the request, the scatterlist. In @aad the
+ * associated data lies beside the packet. That is needed with ESN, where the upper half
+ * of the SN is in its middle but is not sent (RFC 4303 2.2.1).
  */
 struct minesp_op {
 	struct sk_buff *skb;
+	size_t size;
 	__be32 aad[3 + 4];	/* SPI, SN, IV of up to 16 bytes */
 };
 
-/**
- * minesp_async_end - the last that is done for a packet of asynchronous crypto
- * @mn: its namespace, which may be gone afterwards
- *
- * And the last that is done for a namespace: then none may begin any more.
- */
-void minesp_async_end(struct minesp_net *mn)
+/* Each CPU keeps one for the next packet; this is enough for the usual suites. */
+#define MINESP_OP_SIZE	1024
+static DEFINE_PER_CPU(struct minesp_op *, minesp_spare);
+
+static struct minesp_op *minesp_op_get(size_t size)
 {
-	if (atomic_dec_and_test(&mn->async))
-		wake_up_var(&mn->async);
+	struct minesp_op *op = this_cpu_xchg(minesp_spare, NULL);
+
+	if (likely(op && size <= op->size))
+		return op;
+	kfree(op);
+	size = max_t(size_t, size, MINESP_OP_SIZE);
+	/* The peer chooses the number of fragments: some thousands at most. */
+	op = kmalloc(size, GFP_ATOMIC | __GFP_NOWARN);
+	if (op)
+		op->size = size;
+	return op;
+}
+
+static void minesp_op_put(struct minesp_op *op)
+{
+	if (likely(op->size == MINESP_OP_SIZE))
+		op = this_cpu_xchg(minesp_spare, op);
+	kfree(op);
+}
+
+/**
+ * minesp_crypt_exit - free what minesp_crypt() has kept; no packet is under way
+ */
+void minesp_crypt_exit(void)
+{
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		kfree(per_cpu(minesp_spare, cpu));
+}
+
+/**
+ * minesp_own - make a packet's memory its own, so that it can be changed
+ * @skb: the packet: paged, cloned, fragmented. It becomes linear, unless it has a frag
+ *	 list.
+ * @taillen: bytes of room to have behind it
+ * @trailer: receives the buffer with that room
+ *
+ * skb_cow_data() does all of it. But it copies to a buffer that is larger than needed, and
+ * so twice as large in many cases, and the kernel clears all of it first.
+ *
+ * Pages may be shared with a file or with their sender in ways that no flag of the skb
+ * tells. So they are always copied.
+ *
+ * Return: the number of buffers, for minesp_crypt(); or -ENOMEM.
+ */
+int minesp_own(struct sk_buff *skb, int taillen, struct sk_buff **trailer)
+{
+	int room = skb->data_len + taillen - (skb->end - skb->tail);
+
+	if (!skb_has_frag_list(skb)) {
+		if (likely(!skb_cloned(skb) && !skb->data_len && room <= 0)) {
+			*trailer = skb;
+			return 1;
+		}
+		if (pskb_expand_head(skb, 0, max(room, 0), GFP_ATOMIC))
+			return -ENOMEM;
+	}
+	return skb_cow_data(skb, taillen, trailer);
 }
 
 /**
  * minesp_crypt - encrypt or decrypt a packet
  * @x: the SA
- * @skb: linear or with a frag list, and all of it writable; the ESP header is
- *	 at the transport header, complete, and in the linear part with the IV,
- *	 if one is sent.
- *	 The packet ends with the ICV, or with the room for it.
- * @nfrags: what skb_cow_data() returned
+ * @skb: the packet, its memory its own; the ESP header is at the transport header,
+ *	 complete, and in the linear part with the IV, if one is sent. The packet ends
+ *	 with the ICV, or with the room for it.
+ * @nfrags: what minesp_own() returned
  * @seq_hi: the upper half of the SN where ESN is used
  * @done: called when an asynchronous operation has ended, bottom halves off;
  *	  it begins with minesp_crypt_end(), and ends with minesp_async_end()
@@ -53,24 +108,21 @@ int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb, int nfrags,
 	int offset = skb_transport_offset(skb) + sizeof(*esph) + sent_ivlen;
 	/* An IV that is not sent is the SN, all 64 bits (RFC 8750 4). */
 	const __be32 sn[2] = { seq_hi, esph->seq_no };
-	int textlen = skb->len - offset;
 	struct minesp_net *mn = minesp_sa(x)->mn;
+	unsigned int adlen = sizeof(*esph) + ivlen;
+	int textlen = skb->len - offset;
 	struct aead_request *req;
 	struct scatterlist *sg;
 	struct minesp_op *op;
 	bool async;
-	__be32 *aad;
 	int err;
 	u8 *iv;
 
-	/*
-	 * Room for each part, and for aligning it. The peer chooses the number of
-	 * fragments, up to some thousands that IP makes one packet of.
-	 */
-	op = kmalloc(sizeof(*op) + crypto_aead_alignmask(aead) + ivlen +
-		     __alignof__(*req) + sizeof(*req) +
-		     crypto_aead_reqsize(aead) + __alignof__(*sg) +
-		     (1 + nfrags) * sizeof(*sg), GFP_ATOMIC | __GFP_NOWARN);
+	/* Room for each part, and for aligning it. */
+	op = minesp_op_get(sizeof(*op) + crypto_aead_alignmask(aead) + ivlen +
+			   __alignof__(*req) + sizeof(*req) +
+			   crypto_aead_reqsize(aead) + __alignof__(*sg) +
+			   (1 + nfrags) * sizeof(*sg));
 	if (!op)
 		return -ENOMEM;
 	iv = PTR_ALIGN((u8 *)(op + 1), crypto_aead_alignmask(aead) + 1);
@@ -79,30 +131,37 @@ int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb, int nfrags,
 			       __alignof__(*sg));
 
 	op->skb = skb;
-	aad = op->aad;
-	*aad++ = esph->spi;
-	if (x->props.flags & XFRM_STATE_ESN)
-		*aad++ = seq_hi;
-	*aad++ = esph->seq_no;
-	/*
-	 * The crypto API's AEADs for ESP take the IV both as the IV and as the
-	 * end of the associated data.
-	 */
 	memcpy(iv, sent_ivlen ? (void *)esph->enc_data : sn, ivlen);
-	memcpy(aad, iv, ivlen);
+	/*
+	 * The associated data are SPI, SN, IV. The crypto API's AEADs for ESP take the
+	 * IV as the end of them, too. Mostly they are what the packet begins with, and
+	 * the ciphers are faster when all is in one piece.
+	 */
+	if (sent_ivlen && nfrags == 1 && !(x->props.flags & XFRM_STATE_ESN)) {
+		sg_init_one(sg, esph, adlen + textlen);
+	} else {
+		__be32 *aad = op->aad;
 
-	sg_init_table(sg, 1 + nfrags);
-	sg_set_buf(sg, op->aad, (u8 *)aad - (u8 *)op->aad + ivlen);
-	err = skb_to_sgvec(skb, sg + 1, offset, textlen);
-	if (unlikely(err < 0))
-		goto free;
+		*aad++ = esph->spi;
+		if (x->props.flags & XFRM_STATE_ESN) {
+			*aad++ = seq_hi;
+			adlen += sizeof(seq_hi);
+		}
+		*aad++ = esph->seq_no;
+		memcpy(aad, iv, ivlen);
+		sg_init_table(sg, 1 + nfrags);
+		sg_set_buf(sg, op->aad, adlen);
+		err = skb_to_sgvec(skb, sg + 1, offset, textlen);
+		if (unlikely(err < 0))
+			goto free;
+	}
 
 	aead_request_set_tfm(req, aead);
 	aead_request_set_callback(req, 0, done, op);
-	aead_request_set_ad(req, sg->length);
+	aead_request_set_ad(req, adlen);
 	async = crypto_aead_alg(aead)->base.cra_flags & CRYPTO_ALG_ASYNC;
 	/* Now, as it may be over before the call returns. */
-	if (async && unlikely(!atomic_inc_not_zero(&mn->async))) {
+	if (async && unlikely(!percpu_ref_tryget_live(&mn->async))) {
 		err = -ENETDOWN;
 		goto free;
 	}
@@ -119,7 +178,7 @@ int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb, int nfrags,
 	if (async)
 		minesp_async_end(mn);
 free:
-	kfree(op);
+	minesp_op_put(op);
 	return err;
 }
 
@@ -134,6 +193,6 @@ struct sk_buff *minesp_crypt_end(crypto_completion_data_t *data)
 	struct minesp_op *op = crypto_get_completion_data(data);
 	struct sk_buff *skb = op->skb;
 
-	kfree(op);
+	minesp_op_put(op);
 	return skb;
 }

@@ -194,7 +194,7 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 	 * or cloned is copied first. Pages may be shared with a file or with
 	 * their sender in ways that no flag of the skb tells.
 	 */
-	err = skb_cow_data(skb, 0, &trailer);
+	err = minesp_own(skb, 0, &trailer);
 	if (likely(err >= 0)) {
 		/* What the device summed up is not what we pass on. */
 		skb->ip_summed = CHECKSUM_NONE;
@@ -225,6 +225,8 @@ static int minesp_rcv_direct(struct sk_buff *skb, u8 family, u8 daddroff)
 	struct xfrm_state *x;
 	struct sec_path *sp;
 	__be32 spi, seq;
+	bool deliver;
+	int err;
 
 	if (unlikely(READ_ONCE(no_direct)))
 		goto miss;
@@ -260,7 +262,11 @@ static int minesp_rcv_direct(struct sk_buff *skb, u8 family, u8 daddroff)
 	XFRM_SPI_SKB_CB(skb)->daddroff = daddroff;
 	XFRM_SPI_SKB_CB(skb)->seq = seq;
 	minesp_stat_inc(mn, MINESP_IN_DIRECT);
-	return xfrm_input(skb, IPPROTO_ESP, 0, READ_ONCE(direct_encap_type));
+	deliver = minesp_deliver_begin(skb);
+	err = xfrm_input(skb, IPPROTO_ESP, 0, READ_ONCE(direct_encap_type));
+	if (deliver)
+		minesp_deliver_end(skb);
+	return err;
 
 put:
 	xfrm_state_put(x);
@@ -349,12 +355,18 @@ static int minesp6_err(struct sk_buff *skb, struct inet6_skb_parm *opt,
 	return 0;
 }
 
+static int minesp_pass(struct sk_buff *skb)
+{
+	return -EINVAL;
+}
+
 /*
- * Two protocol handlers in each family. The first leads from the SPI straight
+ * Three protocol handlers in each family. The first leads from the SPI straight
  * to the SA. It stands above those of XFRM interfaces, which only look at a
  * packet when it has been decrypted, and below VTI's, which take a packet
- * before. What it does not find is left to the chain. The last one stands in for
- * esp4 and esp6, and only sees packets on a host that has neither.
+ * before. What it does not find is left to the chain. The second one takes decrypted
+ * packets back to deliver them, if they do not belong to an XFRM interface. The last
+ * one stands in for esp4 and esp6, and only sees packets on a host that has neither.
  */
 #define MINESP_PROTOCOLS(v)						\
 static struct xfrm##v##_protocol minesp##v##_protocols[] = { {		\
@@ -363,6 +375,12 @@ static struct xfrm##v##_protocol minesp##v##_protocols[] = { {		\
 	.cb_handler = minesp_pass_cb,					\
 	.err_handler = minesp##v##_err,					\
 	.priority = 50,							\
+}, {									\
+	.handler = minesp_pass,						\
+	.input_handler = minesp_pass_input,				\
+	.cb_handler = minesp_deliver_cb,				\
+	.err_handler = minesp##v##_err,					\
+	.priority = 5,							\
 }, {									\
 	.handler = xfrm##v##_rcv,					\
 	.input_handler = xfrm_input,					\

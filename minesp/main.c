@@ -60,6 +60,7 @@ static void __exit minesp_exit(void)
 	 */
 	synchronize_rcu_tasks();
 	minesp_netns_unregister();
+	minesp_crypt_exit();
 }
 
 module_init(minesp_init);

@@ -4,7 +4,6 @@
  */
 #include <linux/mm.h>
 #include <linux/module.h>
-#include <linux/wait_bit.h>
 #include <net/netns/generic.h>
 
 #include "minesp.h"
@@ -35,8 +34,14 @@ void minesp_net_put(struct minesp_net *mn)
 	if (!refcount_dec_and_test(&mn->users))
 		return;
 	kvfree(rcu_access_pointer(mn->sad));
+	percpu_ref_exit(&mn->async);
 	free_percpu(mn->stats);
 	kfree(mn);
+}
+
+static void minesp_async_ended(struct percpu_ref *ref)
+{
+	complete(&container_of(ref, struct minesp_net, async)->async_ended);
 }
 
 static int __net_init minesp_net_init(struct net *net)
@@ -48,7 +53,7 @@ static int __net_init minesp_net_init(struct net *net)
 	if (!mn)
 		return err;
 	refcount_set(&mn->users, 1);
-	atomic_set(&mn->async, 1);
+	init_completion(&mn->async_ended);
 	minesp_seqno_net(net, mn);
 	/* The defaults; sysctl.c explains them. */
 	mn->enabled = enabled;
@@ -60,7 +65,9 @@ static int __net_init minesp_net_init(struct net *net)
 	xa_init_flags(&mn->sas, XA_FLAGS_ALLOC | XA_FLAGS_ACCOUNT);
 	spin_lock_init(&mn->sad_lock);
 	mn->stats = alloc_percpu_gfp(struct minesp_mib, GFP_KERNEL_ACCOUNT);
-	if (!mn->stats)
+	if (!mn->stats ||
+	    percpu_ref_init(&mn->async, minesp_async_ended, 0,
+			    GFP_KERNEL_ACCOUNT))
 		goto put;
 	*(struct minesp_net **)net_generic(net, minesp_net_id) = mn;
 	err = minesp_stats_init(net);
@@ -90,8 +97,8 @@ static void __net_exit minesp_net_exit(struct net *net)
 	 * that. One that comes yet, from a policy's queue or from an SA of
 	 * another kind, is dropped.
 	 */
-	minesp_async_end(mn);
-	wait_var_event(&mn->async, !atomic_read(&mn->async));
+	percpu_ref_kill(&mn->async);
+	wait_for_completion(&mn->async_ended);
 	minesp_net_put(mn);
 }
 

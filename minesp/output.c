@@ -73,7 +73,7 @@ int minesp_output(struct xfrm_state *x, struct sk_buff *skb)
 	}
 
 	/* Linear, ours alone, with room for the trailer: mostly it is already. */
-	nfrags = skb_cow_data(skb, taillen, &trailer);
+	nfrags = minesp_own(skb, taillen, &trailer);
 	if (unlikely(nfrags < 0))
 		return minesp_output_end(sa, nfrags);
 

@@ -43,10 +43,20 @@ static int minesp_test_encrypt(struct aead_request *req)
 	return -EINPROGRESS;
 }
 
+/* The reference counts in atomic mode, so that its count can be read. */
+static long minesp_test_async_count(struct minesp_net *mn)
+{
+	return atomic_long_read(&mn->async.data->count);
+}
+
+static void minesp_test_async_ended(struct percpu_ref *ref)
+{
+}
+
 static void minesp_test_resume(struct sock *sk, struct sk_buff *skb, int err)
 {
 	resumed = skb;
-	under_way = atomic_read(&minesp_sa(skb_dst(skb)->xfrm)->mn->async);
+	under_way = minesp_test_async_count(minesp_sa(skb_dst(skb)->xfrm)->mn);
 }
 
 struct minesp_output_test {
@@ -74,7 +84,7 @@ static int minesp_test_output(struct kunit *test)
 	resumed = NULL;
 	err = minesp_output(&t->x, skb);
 	if (err == -EINPROGRESS) {
-		KUNIT_EXPECT_EQ(test, atomic_read(&t->mn.async), 2);
+		KUNIT_EXPECT_EQ(test, minesp_test_async_count(&t->mn), 2);
 		aead_request_complete(later, 0);
 		KUNIT_EXPECT_PTR_EQ(test, resumed, skb);
 		KUNIT_EXPECT_EQ(test, under_way, 2);
@@ -91,7 +101,9 @@ static void minesp_test_async(struct kunit *test)
 
 	KUNIT_ASSERT_NOT_NULL(test, t);
 	test->priv = t;
-	atomic_set(&t->mn.async, 1);
+	KUNIT_ASSERT_EQ(test, 0,
+			percpu_ref_init(&t->mn.async, minesp_test_async_ended,
+					PERCPU_REF_INIT_ATOMIC, GFP_KERNEL));
 	t->mn.stats = alloc_percpu(struct minesp_mib);
 	KUNIT_ASSERT_TRUE(test, t->mn.stats);
 	t->sa.mn = &t->mn;
@@ -105,17 +117,19 @@ static void minesp_test_async(struct kunit *test)
 	t->aead.authsize = 16;
 
 	KUNIT_EXPECT_EQ(test, minesp_test_output(test), 0);
-	KUNIT_EXPECT_EQ(test, atomic_read(&t->mn.async), 1);
+	KUNIT_EXPECT_EQ(test, minesp_test_async_count(&t->mn), 1);
 	t->alg.base.cra_flags = CRYPTO_ALG_ASYNC;
 	KUNIT_EXPECT_EQ(test, minesp_test_output(test), -EINPROGRESS);
-	KUNIT_EXPECT_EQ(test, atomic_read(&t->mn.async), 1);
+	KUNIT_EXPECT_EQ(test, minesp_test_async_count(&t->mn), 1);
 
 	/* The namespace has gone: none begins, and what needs no waiting goes on. */
-	minesp_async_end(&t->mn);
+	percpu_ref_kill(&t->mn.async);
 	KUNIT_EXPECT_EQ(test, minesp_test_output(test), -ENETDOWN);
-	KUNIT_EXPECT_EQ(test, atomic_read(&t->mn.async), 0);
+	KUNIT_EXPECT_EQ(test, minesp_test_async_count(&t->mn), 0);
 	t->alg.base.cra_flags = 0;
 	KUNIT_EXPECT_EQ(test, minesp_test_output(test), 0);
+	minesp_crypt_exit();
+	percpu_ref_exit(&t->mn.async);
 	free_percpu(t->mn.stats);
 }
 
