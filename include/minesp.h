@@ -85,7 +85,8 @@ struct minesp_clock {
  * @sn_tick_us: likewise
  * @sn_epoch: likewise
  * @sn_ahead: likewise
- * @rx_fresh: likewise
+ * @offload: net.minesp.offload
+ * @rx_fresh: net.minesp.rx_fresh, and so on
  * @rx_max_age_ms: likewise
  * @rx_max_ahead_ms: likewise
  * @clock: the clock of SNs
@@ -107,7 +108,7 @@ struct minesp_net {
 	struct completion async_ended;
 	struct minesp_mib __percpu *stats;
 	struct ctl_table_header *sysctl;
-	unsigned int enabled, sad_slots;
+	unsigned int enabled, sad_slots, offload;
 	unsigned int sn_mode, sn_tick_us, sn_epoch, sn_ahead;
 	unsigned int rx_fresh, rx_max_age_ms, rx_max_ahead_ms;
 	struct minesp_clock *clock, own_clock;
@@ -169,6 +170,8 @@ struct minesp_seqno {
  * @mn: the SA's network namespace
  * @iv_key: what makes an IV of the SN, see minesp_iv_init()
  * @ivlen: bytes of IV in a packet
+ * @gro_hash: random, for packets that have been received
+ * @offload: whether it is to send by way of offload
  * @seqno: SNs from the clock, and freshness; NULL for neither
  * @x: the SA itself; NULL once it dies
  * @lock: for following @x from the table, see sad.c
@@ -183,6 +186,8 @@ struct minesp_sa {
 	struct minesp_net *mn;
 	siphash_key_t iv_key;
 	unsigned int ivlen;
+	u32 gro_hash;
+	bool offload;
 	struct minesp_seqno *seqno;
 	struct xfrm_state *x;
 	spinlock_t lock;	/* for following x from the table */
@@ -240,12 +245,31 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 		      struct netlink_ext_ack *extack);
 void minesp_seqno_exit(struct minesp_sa *sa);
 int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn);
+void minesp_seqno_encap(struct xfrm_state *x, const struct sk_buff *skb,
+			struct xfrm_offload *xo);
+int minesp_seqno_xmit(struct xfrm_state *x, struct sk_buff *skb, u64 *sn);
 int minesp_seqno_fresh(const struct xfrm_state *x, const struct sk_buff *skb);
 
+/* offload.c */
+extern const struct xfrm_type_offload minesp_type_offload;
+int minesp_offload_enable(void);
+void minesp_offload_disable(void);
+
 /* output.c */
+int minesp_output_end(const struct minesp_sa *sa, int err);
+int minesp_encrypt(struct xfrm_state *x, struct sk_buff *skb, u8 next, bool xmit,
+		   crypto_completion_t done);
 int minesp_output(struct xfrm_state *x, struct sk_buff *skb);
 
+/* In the secpath's xfrm_offload. When receiving, nobody else has XFRM_XMIT. */
+#define MINESP_DIRECT		(XFRM_GRO | XFRM_XMIT)
+#define MINESP_DIRECT_GRO	(XFRM_GRO | XFRM_XMIT | XFRM_DEV_RESUME)
+
 /* input.c */
+bool minesp_direct_works(void);
+bool minesp_direct_prepare(struct sk_buff *skb, struct xfrm_state *x, __be32 seq,
+			   u16 family, u32 flags);
+int minesp_direct_input(struct sk_buff *skb);
 int minesp_input(struct xfrm_state *x, struct sk_buff *skb);
 int minesp_protocols_register(void);
 void minesp_protocols_unregister(void);

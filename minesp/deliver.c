@@ -67,6 +67,9 @@ int minesp_deliver_cb(struct sk_buff *skb, int err)
 
 	if (err || this_cpu_read(minesp_delivery.skb) != skb || sp->len != 1)
 		return 1;
+	/* It came from GRO, and goes back there. */
+	if (sp->olen)
+		return 1;
 	/* With GRO the packets of a tunnel become fewer. That pays for the queue. */
 	if (sp->xvec[0]->props.mode == XFRM_MODE_TUNNEL &&
 	    !netif_elide_gro(skb->dev))

@@ -13,15 +13,21 @@
 #include "minesp.h"
 
 /*
- * What tells xfrm_input() to take the SA from the secpath, where GRO puts it, rather
- * than to look it up: XFRM_GRO, or on kernels that do not know it there an encap_type
- * of -2. XFRM_XMIT is our own mark: when receiving nobody else has it.
+ * xfrm_input() takes the SA from the secpath, rather than to look it up, if it finds
+ * XFRM_GRO there; on kernels that do not know that, if the encap_type is -2.
  */
-#define MINESP_DIRECT	(XFRM_GRO | XFRM_XMIT)
 static int direct_encap_type __read_mostly;
 
-/* Does xfrm_input() ignore the mark, though it should not? Then it looks up every SA. */
-static bool no_direct __read_mostly;
+/* Does it do so? Until that is known, GRO is left alone. */
+static enum { DIRECT_UNKNOWN, DIRECT_WORKS, DIRECT_NOT } direct __read_mostly;
+
+/**
+ * minesp_direct_works - does this kernel take the SA from us?
+ */
+bool minesp_direct_works(void)
+{
+	return READ_ONCE(direct) == DIRECT_WORKS;
+}
 
 /*
  * The ICV has been checked: @err tells. Then, and only then, the trailer.
@@ -47,7 +53,9 @@ static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 	if (unlikely(err))
 		return err;
 
-	minesp_sad_learn(minesp_sa(x), x->id.spi);
+	/* What VTI takes before decryption, it has to find again. */
+	if (!XFRM_TUNNEL_SKB_CB(skb)->tunnel.ip4)
+		minesp_sad_learn(minesp_sa(x), x->id.spi);
 
 	/* Cannot fail: minesp_input() has seen that a trailer fits. */
 	skb_copy_bits(skb, skb->len - taillen, trailer, sizeof(trailer));
@@ -86,6 +94,11 @@ static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 		return -EINVAL;
 	}
 
+	/*
+	 * GRO compares this, but no secpaths. So it does not merge the packet with that
+	 * of another SA, whose selector may not allow it.
+	 */
+	skb->hash ^= minesp_sa(x)->gro_hash;
 	if (x->props.mode == XFRM_MODE_TUNNEL)
 		skb_reset_transport_header(skb);
 	else
@@ -124,15 +137,16 @@ static int minesp_input_again(struct xfrm_state *x, struct sk_buff *skb)
 	skb->mark = (skb->mark & ~set->m) | (x->mark.v & set->m);
 	__skb_push(skb, skb->data - skb_mac_header(skb) - skb->mac_len);
 	secpath_reset(skb);
-	netif_rx(skb);
+	netif_receive_skb(skb);
 	dev_put(dev);	/* xfrm_input()'s reference */
 	return -EINPROGRESS;
 }
 
 /*
- * What minesp_rcv_direct() told xfrm_input() has had its effect. The SA's mark is set
+ * What minesp_direct_prepare() told xfrm_input() has had its effect. The SA's mark is set
  * after the look-up, as xfrm_input() does: SAs within this one are looked up by the
- * mark that the packet came with.
+ * mark that the packet came with. A packet that came by GRO stays marked as such: that
+ * makes xfrm_input() give it back to GRO.
  */
 static void minesp_input_direct(struct xfrm_state *x, struct sk_buff *skb,
 				struct sec_path *sp)
@@ -148,10 +162,12 @@ static void minesp_input_direct(struct xfrm_state *x, struct sk_buff *skb,
 		if (MINESP_GRO_ENCAP_TYPE)
 			WRITE_ONCE(direct_encap_type, MINESP_GRO_ENCAP_TYPE);
 		else
-			WRITE_ONCE(no_direct, true);
+			WRITE_ONCE(direct, DIRECT_NOT);
+	} else if (unlikely(READ_ONCE(direct) == DIRECT_UNKNOWN)) {
+		WRITE_ONCE(direct, DIRECT_WORKS);
 	}
-	sp->ovec[0].flags = 0;
-	sp->olen = 0;
+	sp->olen = sp->ovec[0].flags == MINESP_DIRECT_GRO;
+	sp->ovec[0].flags = sp->olen ? XFRM_GRO : 0;
 	skb->mark = xfrm_smark_get(skb->mark, x);
 }
 
@@ -178,7 +194,8 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 	struct sk_buff *trailer;
 	int err;
 
-	if (sp->olen && sp->ovec[0].flags == MINESP_DIRECT)
+	if (sp->olen && (sp->ovec[0].flags == MINESP_DIRECT ||
+			 sp->ovec[0].flags == MINESP_DIRECT_GRO))
 		minesp_input_direct(x, skb, sp);
 	else if (xo && xo->flags & XFRM_GRO)
 		return minesp_input_again(x, skb);
@@ -214,45 +231,42 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 	return err;
 }
 
-/*
- * Hand a packet to xfrm_input() together with its SA, as GRO does, which makes it
- * skip its look-up and nothing else. -EINVAL passes the packet on.
+/**
+ * minesp_direct_prepare - give a packet its SA, as GRO does
+ * @skb: the packet, with its IP header at the network header
+ * @x: the SA that its SPI leads to, referenced
+ * @seq: the packet's SN
+ * @family: of the packet
+ * @flags: MINESP_DIRECT or MINESP_DIRECT_GRO
+ *
+ * Return: true, and @x is the packet's; or false when the SA is not the packet's, and
+ * nothing has changed then.
  */
-static int minesp_rcv_direct(struct sk_buff *skb, u8 family, u8 daddroff)
+bool minesp_direct_prepare(struct sk_buff *skb, struct xfrm_state *x, __be32 seq,
+			   u16 family, u32 flags)
 {
-	struct minesp_net *mn = minesp_net(dev_net(skb->dev));
-	const xfrm_address_t *daddr;
-	struct xfrm_state *x;
+	unsigned int daddroff = family == AF_INET6 ?
+		offsetof(struct ipv6hdr, daddr) : offsetof(struct iphdr, daddr);
 	struct sec_path *sp;
-	__be32 spi, seq;
-	bool deliver;
-	int err;
 
-	if (unlikely(READ_ONCE(no_direct)))
-		goto miss;
 	/* The mark speaks for the first SA of a secpath, so there must be none yet. */
-	if (xfrm_parse_spi(skb, IPPROTO_ESP, &spi, &seq) || secpath_exists(skb))
-		return -EINVAL;
-	x = minesp_sad_find(mn, spi);
-	if (!x)
-		goto miss;
+	if (secpath_exists(skb))
+		return false;
 	/* What the kernel's look-up asks for, too. */
-	daddr = (void *)(skb_network_header(skb) + daddroff);
 	if (READ_ONCE(x->km.state) != XFRM_STATE_VALID ||
 	    x->props.family != family ||
-	    !xfrm_addr_equal(&x->id.daddr, daddr, family) ||
-	    (skb->mark & x->mark.m) != x->mark.v ||
-	    /* Crypto may outlive the RCU section that holds the dst for us. */
-	    !skb_dst_force(skb))
-		goto put;
+	    !xfrm_addr_equal(&x->id.daddr,
+			     (void *)(skb_network_header(skb) + daddroff), family) ||
+	    (skb->mark & x->mark.m) != x->mark.v)
+		return false;
 	sp = secpath_set(skb);
 	if (!sp)
-		goto put;
+		return false;
 
 	sp->xvec[0] = x;
 	sp->len = 1;
 	sp->olen = 1;	/* with ovec[0] otherwise 0, as secpath_set() made it */
-	sp->ovec[0].flags = MINESP_DIRECT;
+	sp->ovec[0].flags = flags;
 	/*
 	 * This, and 0 for the SPI, is for a kernel that looks up the SA all the same,
 	 * see minesp_input_direct(): it reads SPI and SN itself.
@@ -261,14 +275,47 @@ static int minesp_rcv_direct(struct sk_buff *skb, u8 family, u8 daddroff)
 	XFRM_SPI_SKB_CB(skb)->family = family;
 	XFRM_SPI_SKB_CB(skb)->daddroff = daddroff;
 	XFRM_SPI_SKB_CB(skb)->seq = seq;
-	minesp_stat_inc(mn, MINESP_IN_DIRECT);
-	deliver = minesp_deliver_begin(skb);
+	return true;
+}
+
+/**
+ * minesp_direct_input - hand a packet to xfrm_input() together with its SA
+ * @skb: the packet, prepared by minesp_direct_prepare()
+ *
+ * That makes xfrm_input() skip its look-up and nothing else.
+ *
+ * Return: what xfrm_input() returns
+ */
+int minesp_direct_input(struct sk_buff *skb)
+{
+	bool deliver = minesp_deliver_begin(skb);
+	int err;
+
+	minesp_stat_inc(minesp_net(dev_net(skb->dev)), MINESP_IN_DIRECT);
 	err = xfrm_input(skb, IPPROTO_ESP, 0, READ_ONCE(direct_encap_type));
 	if (deliver)
 		minesp_deliver_end(skb);
 	return err;
+}
 
-put:
+/* From the SPI to the SA. -EINVAL passes the packet on. */
+static int minesp_rcv_direct(struct sk_buff *skb, u16 family)
+{
+	struct minesp_net *mn = minesp_net(dev_net(skb->dev));
+	struct xfrm_state *x;
+	__be32 spi, seq;
+
+	if (unlikely(READ_ONCE(direct) == DIRECT_NOT))
+		goto miss;
+	if (xfrm_parse_spi(skb, IPPROTO_ESP, &spi, &seq) || secpath_exists(skb))
+		return -EINVAL;
+	x = minesp_sad_find(mn, spi);
+	if (!x)
+		goto miss;
+	/* Crypto may outlive the RCU section that holds the dst for us. */
+	if (skb_dst_force(skb) &&
+	    minesp_direct_prepare(skb, x, seq, family, MINESP_DIRECT))
+		return minesp_direct_input(skb);
 	xfrm_state_put(x);
 miss:
 	minesp_stat_inc(mn, MINESP_IN_LOOKUP);
@@ -277,13 +324,12 @@ miss:
 
 static int minesp4_rcv_direct(struct sk_buff *skb)
 {
-	return minesp_rcv_direct(skb, AF_INET, offsetof(struct iphdr, daddr));
+	return minesp_rcv_direct(skb, AF_INET);
 }
 
 static int minesp6_rcv_direct(struct sk_buff *skb)
 {
-	return minesp_rcv_direct(skb, AF_INET6,
-				 offsetof(struct ipv6hdr, daddr));
+	return minesp_rcv_direct(skb, AF_INET6);
 }
 
 /* The rest of a handler that takes part in receiving only. */

@@ -49,6 +49,7 @@ netns:
 static void __exit minesp_exit(void)
 {
 	minesp_types_unregister();
+	minesp_offload_disable();
 	minesp_protocols_unregister();
 	/*
 	 * No minimal SA is left: each one holds a reference on the module. But

@@ -3,6 +3,7 @@
  * From plaintext to ESP.
  */
 #include <linux/ipv6.h>
+#include <net/ip.h>
 
 #include "minesp.h"
 
@@ -12,7 +13,14 @@ static unsigned int minesp_padlen(unsigned int len, unsigned int blocksize)
 	return -(len + 2) & (ALIGN(blocksize, 4) - 1);
 }
 
-static int minesp_output_end(const struct minesp_sa *sa, int err)
+/**
+ * minesp_output_end - count a packet that has been encrypted, or has not
+ * @sa: the SA
+ * @err: 0, or what minesp_crypt() or minesp_own() returned
+ *
+ * Return: @err
+ */
+int minesp_output_end(const struct minesp_sa *sa, int err)
 {
 	if (likely(!err))
 		minesp_stat_inc(sa->mn, MINESP_OUT_PACKETS);
@@ -36,20 +44,22 @@ static void minesp_output_done(crypto_completion_data_t *data, int err)
 }
 
 /**
- * minesp_output - the xfrm_type's output: put a packet into ESP
+ * minesp_encrypt - put a packet into ESP
  * @x: the SA
- * @skb: the core's SN in the control block, data at the plaintext, transport
- *	 header where the ESP header goes, network header at the outer IP header,
- *	 mac header at the byte that says what follows it: what xfrm_output()
- *	 prepares. Paged, cloned, fragmented: all welcome. Bottom halves may be
- *	 on.
+ * @skb: the packet, data at the plaintext, transport header where the ESP header goes,
+ *	 network header at the outer IP header. Paged, cloned, fragmented: all
+ *	 welcome. Bottom halves may be on.
+ * @next: Next Header
+ * @xmit: the packet comes by way of minesp_encap(), which has changed the IP header
+ * @done: for minesp_crypt()
  *
  * Return: 0, the data then being at the outer IP header; -EINPROGRESS, the
  * packet then being on its way; or an error, and the caller frees the packet:
- * -EMSGSIZE when no IP packet can be that long, NET_XMIT_DROP when the cipher
+ * -EMSGSIZE when no IP packet can be that long, -ENOSPC when the cipher
  * is congested, -ENOMEM, those of minesp_seqno_next(), the crypto API's.
  */
-int minesp_output(struct xfrm_state *x, struct sk_buff *skb)
+int minesp_encrypt(struct xfrm_state *x, struct sk_buff *skb, u8 next, bool xmit,
+		   crypto_completion_t done)
 {
 	const struct minesp_sa *sa = minesp_sa(x);
 	struct crypto_aead *aead = x->data;
@@ -77,7 +87,8 @@ int minesp_output(struct xfrm_state *x, struct sk_buff *skb)
 	if (unlikely(nfrags < 0))
 		return minesp_output_end(sa, nfrags);
 
-	err = minesp_seqno_next(x, skb, &sn);
+	err = xmit ? minesp_seqno_xmit(x, skb, &sn) :
+		     minesp_seqno_next(x, skb, &sn);
 	if (unlikely(err))
 		return err;
 
@@ -86,8 +97,7 @@ int minesp_output(struct xfrm_state *x, struct sk_buff *skb)
 	for (i = 0; i < padlen; i++)
 		tail[i] = i + 1;
 	tail[padlen] = padlen;
-	tail[padlen + 1] = *skb_mac_header(skb);
-	*skb_mac_header(skb) = IPPROTO_ESP;
+	tail[padlen + 1] = next;
 
 	esph = ip_esp_hdr(skb);
 	esph->spi = x->id.spi;
@@ -95,11 +105,34 @@ int minesp_output(struct xfrm_state *x, struct sk_buff *skb)
 	minesp_iv(sa, sn, esph->enc_data);
 
 	skb_push(skb, -skb_network_offset(skb));
-	err = minesp_crypt(x, skb, nfrags, htonl(upper_32_bits(sn)),
-			   minesp_output_done, true);
+	if (xmit && x->props.family == AF_INET6) {
+		ipv6_hdr(skb)->payload_len =
+			htons(skb->len - sizeof(struct ipv6hdr));
+	} else if (xmit) {
+		ip_hdr(skb)->tot_len = htons(skb->len);
+		ip_send_check(ip_hdr(skb));
+	} else {
+		*skb_mac_header(skb) = IPPROTO_ESP;
+	}
+	err = minesp_crypt(x, skb, nfrags, htonl(upper_32_bits(sn)), done, true);
 	if (err == -EINPROGRESS)
 		return err;
-	err = minesp_output_end(sa, err);
+	return minesp_output_end(sa, err);
+}
+
+/**
+ * minesp_output - the xfrm_type's output
+ * @x: the SA
+ * @skb: what xfrm_output() prepares: see minesp_encrypt(), and the core's SN in the control
+ *	 block, mac header at the byte that says what follows the IP header
+ *
+ * Return: as minesp_encrypt(), but NET_XMIT_DROP when the cipher is congested
+ */
+int minesp_output(struct xfrm_state *x, struct sk_buff *skb)
+{
+	int err = minesp_encrypt(x, skb, *skb_mac_header(skb), false,
+				 minesp_output_done);
+
 	/*
 	 * A full queue in the cipher is congestion, not a fault. Only here may
 	 * we say so: xfrm_output_resume() takes what is above 0 for a packet

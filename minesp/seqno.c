@@ -315,6 +315,31 @@ static void minesp_seqno_sent(struct minesp_clock *clock, s64 ns)
 		;
 }
 
+/* The SN that the core has counted to */
+static u64 minesp_seqno_counted(const struct xfrm_state *x)
+{
+	const struct xfrm_replay_state_esn *esn = x->replay_esn;
+
+	return esn ? (u64)esn->oseq_hi << 32 | esn->oseq : x->replay.oseq;
+}
+
+static void minesp_seqno_count(struct xfrm_state *x, u64 sn)
+{
+	if (x->replay_esn) {
+		x->replay_esn->oseq = sn;
+		x->replay_esn->oseq_hi = sn >> 32;
+	} else {
+		x->replay.oseq = sn;
+	}
+}
+
+/* What is not sent does not wear the SA out. NEWAE may set both to 0. */
+static void minesp_seqno_unused(struct xfrm_state *x, const struct sk_buff *skb)
+{
+	x->curlft.bytes -= min_t(u64, x->curlft.bytes, skb->len);
+	x->curlft.packets -= min_t(u64, x->curlft.packets, 1);
+}
+
 /**
  * minesp_seqno_next - the SN of a packet
  * @x: the sending SA
@@ -355,9 +380,7 @@ int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 		minesp_seqno_wear(x, next);
 		err = -EOVERFLOW;
 	} else if (unlikely(next > ticks + s->ahead)) {
-		/* What is not sent does not wear the SA out. NEWAE may set both to 0. */
-		x->curlft.bytes -= min_t(u64, x->curlft.bytes, skb->len);
-		x->curlft.packets -= min_t(u64, x->curlft.packets, 1);
+		minesp_seqno_unused(x, skb);
 		minesp_stat_inc(mn, MINESP_OUT_AHEAD);
 		err = -EBUSY;
 	} else {
@@ -369,15 +392,79 @@ int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 		minesp_seqno_wear(x, next);
 	}
 	/* The core has counted for itself. */
-	last = s->last ?: core - 1;
-	if (x->replay_esn) {
-		x->replay_esn->oseq = last;
-		x->replay_esn->oseq_hi = last >> 32;
-	} else {
-		x->replay.oseq = last;
-	}
+	minesp_seqno_count(x, s->last ?: core - 1);
 unlock:
 	spin_unlock_bh(&x->lock);
+	return err;
+}
+
+/**
+ * minesp_seqno_encap - a packet takes the way of offload
+ * @x: the sending SA
+ * @skb: the packet, mostly a large one
+ * @xo: its xfrm_offload, with the first of the SNs that the core has counted for it
+ *
+ * The core has counted a large packet as one for the SA's lifetime. Its segments count
+ * when they are sent.
+ */
+void minesp_seqno_encap(struct xfrm_state *x, const struct sk_buff *skb,
+			struct xfrm_offload *xo)
+{
+	/* Nobody else uses this when sending: how many SNs there are. */
+	xo->orig_mac_len = 1;
+	if (!skb_is_gso(skb))
+		return;
+	/* May be 0 for a packet from a virtual machine: then there are none. */
+	xo->orig_mac_len = skb_shinfo(skb)->gso_segs;
+	spin_lock_bh(&x->lock);
+	minesp_seqno_unused(x, skb);
+	spin_unlock_bh(&x->lock);
+}
+
+/**
+ * minesp_seqno_xmit - the SN of a packet, or a segment, that is sent by way of offload
+ * @x: the sending SA
+ * @skb: the packet
+ * @sn: receives the SN
+ *
+ * The segments of a packet share its xfrm_offload, and so do copies that tc has made of
+ * it. So the SNs that the core has counted for it are given out under x->lock. When they
+ * are used up, there is a new one.
+ *
+ * Return: 0; -EOVERFLOW when there are no more; -EINVAL when the SA has died meanwhile.
+ */
+int minesp_seqno_xmit(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
+{
+	struct xfrm_offload *xo = xfrm_offload(skb);
+	u64 end = x->props.flags & XFRM_STATE_ESN ? U64_MAX : U32_MAX;
+	int err = -EINVAL;
+
+	spin_lock_bh(&x->lock);
+	if (unlikely(x->km.state != XFRM_STATE_VALID))
+		goto unlock;
+	if (xo->flags & XFRM_GSO_SEGMENT) {
+		if (xfrm_state_check_expire(x))
+			goto unlock;
+		x->curlft.bytes += skb->len;
+		x->curlft.packets++;
+	}
+	if (likely(xo->orig_mac_len)) {
+		xo->orig_mac_len--;
+		*sn = (u64)xo->seq.hi << 32 | xo->seq.low;
+		if (!++xo->seq.low)
+			xo->seq.hi++;
+	} else {
+		*sn = minesp_seqno_counted(x) + 1;
+		err = -EOVERFLOW;
+		if (unlikely(*sn - 1 >= end))
+			goto unlock;
+		minesp_seqno_count(x, *sn);
+	}
+	err = 0;
+unlock:
+	spin_unlock_bh(&x->lock);
+	if (err)
+		minesp_stat_inc(minesp_sa(x)->mn, MINESP_OUT_EXPIRED);
 	return err;
 }
 

@@ -25,6 +25,28 @@ static int minesp_do_sad_slots(CTL_TABLE *table, int write, void *buffer,
 	return minesp_sad_resize(mn, slots);
 }
 
+static int minesp_do_offload(CTL_TABLE *table, int write, void *buffer,
+			     size_t *lenp, loff_t *ppos)
+{
+	struct minesp_net *mn = container_of(table->data, struct minesp_net,
+					     offload);
+	unsigned int offload = READ_ONCE(mn->offload);
+	struct ctl_table tmp = {
+		.data = &offload,
+		.maxlen = sizeof(offload),
+		.extra1 = SYSCTL_ZERO,
+		.extra2 = SYSCTL_ONE,
+	};
+	int err;
+
+	err = proc_douintvec_minmax(&tmp, write, buffer, lenp, ppos);
+	if (!err && write && offload)
+		err = minesp_offload_enable();
+	if (!err && write)
+		WRITE_ONCE(mn->offload, offload);
+	return err;
+}
+
 static unsigned int sn_tick_us_max = USEC_PER_SEC;
 static unsigned int sn_ahead_max = 1000000;
 static unsigned int rx_max_ms_max = 86400000;
@@ -57,6 +79,14 @@ static const struct ctl_table minesp_sysctls[] = {
 	 * no packet is lost by it.
 	 */
 	MINESP_SYSCTL(sad_slots, minesp_do_sad_slots, NULL, NULL),
+	/*
+	 * Whether packets take the ways of GSO and GRO (1) or not (0, default). 1 is
+	 * faster, and firewalls, tc and packet sockets then see other packets: see
+	 * user.rst. What is sent goes by what was set when its SA was added. Loads
+	 * esp4_offload and esp6_offload. Setting it to 1 fails with EOPNOTSUPP on a
+	 * kernel without them, and with EBUSY while one of them is being unloaded.
+	 */
+	MINESP_SYSCTL(offload, minesp_do_offload, SYSCTL_ZERO, SYSCTL_ONE),
 	/*
 	 * Whether SNs come from the clock (1) or a counter (0, default), unless
 	 * the SA's own extra-flag says (RFC 9333 4). An SA keeps this and all

@@ -5,15 +5,11 @@
  *
  * The slot of the xfrm_type_offload is left to esp4_offload and esp6_offload, and
  * so are the stock SAs that use it. They would read our x->data as their own, so
- * they never get to see a minimal SA: its x->type_offload is NULL from when it
- * becomes valid. minesp_init_state() takes away what the core gives it before (up to
- * 6.12). minesp_notify(), which the core calls when it has added the SA, takes away what
- * the core gives it afterwards (7.3). In between the SA is not valid, and nobody uses
- * it.
- *
- * Not having an xfrm_type_offload of our own in the slot is on purpose: the core hands
- * every packet to the one that it finds in x->type_offload, and from there to the
- * device it is plaintext behind an ESP header.
+ * they never get to see a minimal SA. What the core puts into x->type_offload,
+ * minesp_init_state() takes away if it comes before (up to 6.12), and minesp_notify(), which
+ * the core calls when it has added the SA, if it comes afterwards (7.3). There an SA gets
+ * our own, too, if net.minesp.offload is set. In between the SA is not valid, and nobody
+ * uses it.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -127,6 +123,7 @@ static int minesp_init_minimal(struct xfrm_state *x,
 	refcount_inc(&mn->users);
 	sa->mn = mn;
 	sa->x = x;
+	sa->gro_hash = get_random_u32();
 	spin_lock_init(&sa->lock);
 	err = minesp_sad_add(sa);
 	if (err)
@@ -137,6 +134,9 @@ static int minesp_init_minimal(struct xfrm_state *x,
 	if (err)
 		return err;
 	minesp_iv_init(sa, x);
+	/* encap() cannot tell a sender that SNs run too far ahead of the clock. */
+	sa->offload = READ_ONCE(mn->offload) &&
+		      !(x->props.extra_flags & MINESP_XFLAG_CLOCK);
 
 	x->props.header_len = sizeof(struct ip_esp_hdr) + sa->ivlen;
 	if (x->props.mode == XFRM_MODE_TUNNEL)
@@ -173,7 +173,7 @@ static int minesp_init_state(struct xfrm_state *x,
 	if (err)
 		x->km.state = XFRM_STATE_DEAD;
 	/* The core makes a copy valid by itself, and gives it no offload type. */
-	if (err || copy || !MINESP_LATE_OFFLOAD)
+	if (err || copy || (!MINESP_LATE_OFFLOAD && !minesp_sa(x)->offload))
 		return err;
 	x->km.state = MINESP_STATE_NEW;
 	/*
@@ -214,7 +214,7 @@ static const struct xfrm_type minesp_type = {
  * The core has added an SA, and tells the key managers. Make the SA valid, if it came by
  * netlink; one that came by PF_KEY is valid already, and got no offload type. A sender
  * reads km.state without a lock, but takes locks to make a bundle of the SA before it
- * looks at x->type_offload. So it sees that there is none.
+ * looks at x->type_offload. So it sees what is set here.
  */
 static int minesp_notify(struct xfrm_state *x, const struct km_event *c)
 {
@@ -225,6 +225,10 @@ static int minesp_notify(struct xfrm_state *x, const struct km_event *c)
 	x->tfcpad = 0;
 	if (x->km.state == MINESP_STATE_NEW) {
 		minesp_no_offload(x);
+		if (minesp_sa(x)->offload) {
+			__module_get(THIS_MODULE);
+			x->type_offload = &minesp_type_offload;
+		}
 		/* Last, for who looks without the lock: xfrm_state_find(). */
 		smp_store_release(&x->km.state, XFRM_STATE_VALID);
 	}
@@ -302,8 +306,7 @@ int minesp_types_register(void)
 		if (err)
 			goto unpin;
 	}
-	if (MINESP_LATE_OFFLOAD)
-		xfrm_register_km(&minesp_mgr);
+	xfrm_register_km(&minesp_mgr);
 	for (i = 0; i < ARRAY_SIZE(families); i++) {
 		struct minesp_family *f = &families[i];
 
@@ -347,6 +350,5 @@ void minesp_types_unregister(void)
 		}
 		minesp_unpin_stock(f);
 	}
-	if (MINESP_LATE_OFFLOAD)
-		xfrm_unregister_km(&minesp_mgr);
+	xfrm_unregister_km(&minesp_mgr);
 }

@@ -2,20 +2,27 @@
 # SPDX-License-Identifier: GPL-2.0
 """minesp talks with esp4 and esp6, and with itself: each mode, each pair of
 families, each key length, ESN, every replay window; ping, UDP of every size,
-TCP both ways."""
+TCP both ways; the same by way of GSO and GRO."""
 import contextlib
 
 import lib
-from lib import traffic
+from lib import host, traffic
 
 EVERY_SIZE = [*range(1, 1601), 4000, 9000, 65000]     # the wire takes 1500
 SOME_SIZES = [*range(1, 17), *range(1380, 1500), 4000, 65000]
+CBC = f"enc 'cbc(aes)' 0x{'11' * 16} auth-trunc 'hmac(sha256)' 0x{'22' * 32} 128"
 
 
 def replay_window(window):
     # A window of 1 has no room for what comes late.
     with traffic.one_cpu() if window == 1 else contextlib.nullcontext():
         traffic.talk("stock", "tunnel", 6, 4, SOME_SIZES, window=window)
+
+
+def offloaded(peer, mode, inner, outer, words="", suite=lib.SUITE):
+    """By way of GSO and GRO. ip -s xfrm state counts every segment there, too."""
+    with host.gro():
+        traffic.talk(peer, mode, inner, outer, SOME_SIZES, words, suite, offload=1)
 
 
 def cases():
@@ -36,7 +43,15 @@ def cases():
         yield (f"ESN, {peer} peer",
                lambda p=peer: traffic.talk(p, "transport", 6, 6, SOME_SIZES,
                                    "flag esn"))
+    for peer in ("stock", "minimal"):
+        for mode, inner, outer in lib.MODES:
+            yield (f"offload, {peer} peer, {mode}, IPv{inner} in IPv{outer}",
+                   lambda p=peer, m=mode, i=inner, o=outer: offloaded(p, m, i, o))
+    yield ("offload, ESN",
+           lambda: offloaded("stock", "transport", 4, 4, "flag esn"))
+    yield ("offload, AES-CBC",
+           lambda: offloaded("stock", "tunnel", 4, 4, suite=CBC))
 
 
 if __name__ == "__main__":
-    lib.run(cases(), needs=["ip", "ping"])
+    lib.run(cases(), needs=["ethtool", "ip", "ping"])

@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * GSO and GRO, for namespaces whose net.minesp.offload is 1.
+ *
+ * Sending: the core takes an SA with an xfrm_type_offload for one that can make large
+ * segments. It gives them to encap() behind an empty ESP header, and the device's queue
+ * splits them and gives each part to xmit(), which encrypts it.
+ *
+ * Receiving: GRO finds the SA by its SPI before IP sees the packet, and finds the decrypted
+ * packet once more, to merge it with others. GRO runs before IP has cut off what Ethernet
+ * pads, has asked whether the packet is for this host, and has come to what is in a tunnel.
+ * So minesp_gro() asks for all of it.
+ *
+ * Both need the slot for ESP in the tables of GSO and GRO. There is one in each family, and
+ * stock SAs need esp4_offload and esp6_offload in it. So minesp takes the slot when offload
+ * is first set to 1, pins the stock module, and calls it for whatever is not minimal. The
+ * stock module has to be loaded first: it does not give back what it has registered when
+ * it finds the slot taken.
+ */
+#include <linux/if_vlan.h>
+#include <linux/inetdevice.h>
+#include <linux/kmod.h>
+#include <linux/module.h>
+#include <net/addrconf.h>
+#include <net/gro.h>
+#include <net/ip.h>
+#include <net/protocol.h>
+#if __has_include(<net/gso.h>)
+#include <net/gso.h>
+#endif
+
+#include "minesp.h"
+
+static struct sk_buff *minesp4_gro_receive(struct list_head *head,
+					   struct sk_buff *skb);
+static struct sk_buff *minesp6_gro_receive(struct list_head *head,
+					   struct sk_buff *skb);
+static struct sk_buff *minesp4_gso_segment(struct sk_buff *skb,
+					   netdev_features_t features);
+static struct sk_buff *minesp6_gso_segment(struct sk_buff *skb,
+					   netdev_features_t features);
+
+static struct minesp_slot {
+	unsigned short family;
+	const struct net_offload **slot;
+	const struct net_offload ours;
+	const struct net_offload *stock;
+	struct module *owner;		/* of @stock, pinned */
+} slots[] = {
+	{
+		.family = AF_INET,
+		.slot = (const struct net_offload **)&inet_offloads[IPPROTO_ESP],
+		.ours.callbacks.gro_receive = minesp4_gro_receive,
+		.ours.callbacks.gso_segment = minesp4_gso_segment,
+	}, {
+		.family = AF_INET6,
+		.slot = (const struct net_offload **)&inet6_offloads[IPPROTO_ESP],
+		.ours.callbacks.gro_receive = minesp6_gro_receive,
+		.ours.callbacks.gso_segment = minesp6_gso_segment,
+	},
+};
+
+/* For taking the slots; @minesp_offload_taken never becomes false again. */
+static DEFINE_MUTEX(minesp_offload_lock);
+static bool minesp_offload_taken;
+
+/* Is the address of the packet one of this host's? An SA may have outlived its address. */
+static bool minesp_gro_local(const struct sk_buff *skb, u16 family)
+{
+	struct net *net = dev_net(skb->dev);
+
+	if (family == AF_INET)
+		return __ip_dev_find(net, ip_hdr(skb)->daddr, false);
+	return ipv6_chk_addr(net, &ipv6_hdr(skb)->daddr, skb->dev, 0);
+}
+
+/* May ESP have this packet from GRO, or is IP to look at it first? */
+static bool minesp_gro_plain(const struct sk_buff *skb, u16 family)
+{
+	const struct net_device *dev = skb->dev;
+	int len = family == AF_INET ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+
+	return skb->pkt_type == PACKET_HOST &&
+	       /* no padding, no fragment, no tunnel, no header between IP and ESP */
+	       !NAPI_GRO_CB(skb)->flush && !NAPI_GRO_CB(skb)->encap_mark &&
+	       NAPI_GRO_CB(skb)->proto != IPPROTO_UDP &&
+	       skb_gro_offset(skb) == skb_network_offset(skb) + len &&
+	       /* no VLAN, no bridge, bond or macvlan above, no VRF */
+	       skb->protocol == htons(family == AF_INET ? ETH_P_IP : ETH_P_IPV6) &&
+	       !skb_vlan_tag_present(skb) &&
+	       !rcu_access_pointer(dev->rx_handler) &&
+	       !netif_is_l3_slave(dev) && !netif_is_l3_master(dev);
+}
+
+/*
+ * Take a packet from GRO. Return: 0 when it is gone; -ENOENT when it is for no minimal SA
+ * that we know; -EINVAL when it is, and has to go by way of IP.
+ */
+static int minesp_gro(struct sk_buff *skb, u16 family)
+{
+	struct minesp_net *mn = minesp_net(dev_net(skb->dev));
+	int offset = skb_gro_offset(skb);
+	const struct ip_esp_hdr *esph;
+	struct xfrm_state *x;
+	__be32 seq;
+
+	esph = skb_gro_header(skb, offset + sizeof(*esph), offset);
+	if (!esph)
+		return -ENOENT;
+	seq = esph->seq_no;
+	x = minesp_sad_find(mn, esph->spi);
+	if (!x)
+		return -ENOENT;
+	if (!READ_ONCE(mn->offload) || !minesp_direct_works() || x->mark.m ||
+	    x->if_id || !minesp_gro_plain(skb, family) || !pskb_pull(skb, offset))
+		goto put;
+	if (!minesp_gro_local(skb, family) ||
+	    !minesp_direct_prepare(skb, x, seq, family, MINESP_DIRECT_GRO))
+		goto push;
+	if (family == AF_INET6)
+		IP6CB(skb)->nhoff = offsetof(struct ipv6hdr, nexthdr);
+	minesp_direct_input(skb);
+	return 0;
+
+push:
+	skb_push(skb, offset);
+put:
+	xfrm_state_put(x);
+	return -EINVAL;
+}
+
+static struct sk_buff *minesp_gro_receive(struct list_head *head,
+					  struct sk_buff *skb,
+					  const struct minesp_slot *s)
+{
+	int err = minesp_gro(skb, s->family);
+
+	if (!err)
+		return ERR_PTR(-EINPROGRESS);
+	if (err == -ENOENT && s->stock)
+		return s->stock->callbacks.gro_receive(head, skb);
+	NAPI_GRO_CB(skb)->same_flow = 0;
+	NAPI_GRO_CB(skb)->flush = 1;
+	return NULL;
+}
+
+static struct sk_buff *minesp4_gro_receive(struct list_head *head,
+					   struct sk_buff *skb)
+{
+	return minesp_gro_receive(head, skb, &slots[0]);
+}
+
+static struct sk_buff *minesp6_gro_receive(struct list_head *head,
+					   struct sk_buff *skb)
+{
+	return minesp_gro_receive(head, skb, &slots[1]);
+}
+
+/* The xfrm_type_offload's encap: a packet, mostly a large one, gets an ESP header. */
+static void minesp_encap(struct xfrm_state *x, struct sk_buff *skb)
+{
+	struct xfrm_offload *xo = xfrm_offload(skb);
+	struct ip_esp_hdr *esph = ip_esp_hdr(skb);
+
+	xo->proto = *skb_mac_header(skb);
+	*skb_mac_header(skb) = IPPROTO_ESP;
+	skb_push(skb, -skb_network_offset(skb));
+	memset(esph, 0, sizeof(*esph) + minesp_sa(x)->ivlen);
+	esph->spi = x->id.spi;
+	minesp_seqno_encap(x, skb, xo);
+}
+
+static void minesp_xmit_done(crypto_completion_data_t *data, int err)
+{
+	struct sk_buff *skb = minesp_crypt_end(data);
+	struct xfrm_state *x = xfrm_input_state(skb);
+	struct minesp_net *mn = minesp_sa(x)->mn;
+
+	if (minesp_output_end(minesp_sa(x), err)) {
+		SNMP_INC_STATS(xs_net(x)->mib.xfrm_statistics,
+			       LINUX_MIB_XFRMOUTSTATEPROTOERROR);
+		kfree_skb(skb);
+	} else {
+		skb_push(skb, skb->data - skb_mac_header(skb));
+		secpath_reset(skb);
+		xfrm_dev_resume(skb);
+	}
+	minesp_async_end(mn);
+}
+
+/*
+ * The xfrm_type_offload's xmit: encrypt a packet, or a segment of one, on its way to the
+ * device. data is at the plaintext, the transport header at the ESP header.
+ */
+static int minesp_xmit(struct xfrm_state *x, struct sk_buff *skb,
+		       netdev_features_t features)
+{
+	const struct xfrm_offload *xo = xfrm_offload(skb);
+	int err;
+
+	err = minesp_encrypt(x, skb, xo->proto, true, minesp_xmit_done);
+	if (!err)
+		secpath_reset(skb);
+	return err;
+}
+
+const struct xfrm_type_offload minesp_type_offload = {
+	.owner = THIS_MODULE,
+	.proto = IPPROTO_ESP,
+	.encap = minesp_encap,
+	.xmit = minesp_xmit,
+};
+
+/* Split what minesp_encap() has been given, behind ESP header and IV. */
+static struct sk_buff *minesp_gso_segment(struct sk_buff *skb,
+					  netdev_features_t features,
+					  const struct minesp_slot *s)
+{
+	struct xfrm_offload *xo = xfrm_offload(skb);
+	const struct net_offload __rcu **offloads =
+		s->family == AF_INET ? inet_offloads : inet6_offloads;
+	const struct net_offload *ops;
+	struct xfrm_state *x = NULL;
+	int hlen;
+
+	if (xo)
+		x = xfrm_input_state(skb);
+	if (!x || x->type_offload != &minesp_type_offload)
+		return s->stock ? s->stock->callbacks.gso_segment(skb, features) :
+				  ERR_PTR(-EPROTONOSUPPORT);
+
+	hlen = sizeof(struct ip_esp_hdr) + minesp_sa(x)->ivlen;
+	if (!(skb_shinfo(skb)->gso_type & SKB_GSO_ESP) ||
+	    !pskb_may_pull(skb, hlen) || ip_esp_hdr(skb)->spi != x->id.spi)
+		return ERR_PTR(-EINVAL);
+	__skb_pull(skb, hlen);
+	/* Each segment is encrypted in software, so its checksum has to be made first. */
+	features &= ~(NETIF_F_SG | NETIF_F_CSUM_MASK | NETIF_F_SCTP_CRC);
+	skb->encap_hdr_csum = 1;
+	xo->flags |= XFRM_GSO_SEGMENT;
+
+	if (x->props.mode == XFRM_MODE_TUNNEL)
+		return skb_eth_gso_segment(skb, features,
+					   xo->proto == IPPROTO_IPV6 ?
+					   htons(ETH_P_IPV6) : htons(ETH_P_IP));
+	skb->transport_header += hlen;
+	ops = rcu_dereference(offloads[xo->proto]);
+	if (!ops || !ops->callbacks.gso_segment)
+		return ERR_PTR(-EPROTONOSUPPORT);
+	return ops->callbacks.gso_segment(skb, features);
+}
+
+static struct sk_buff *minesp4_gso_segment(struct sk_buff *skb,
+					   netdev_features_t features)
+{
+	return minesp_gso_segment(skb, features, &slots[0]);
+}
+
+static struct sk_buff *minesp6_gso_segment(struct sk_buff *skb,
+					   netdev_features_t features)
+{
+	return minesp_gso_segment(skb, features, &slots[1]);
+}
+
+static int minesp_slot_take(struct minesp_slot *s)
+{
+	const struct xfrm_state_afinfo *afinfo;
+	const struct xfrm_type_offload *type;
+	int err = 0;
+
+	request_module("xfrm-offload-%d-%d", s->family, IPPROTO_ESP);
+
+	rcu_read_lock();
+	afinfo = xfrm_state_afinfo_get_rcu(s->family);
+	if (!afinfo)	/* IPv6 is disabled */
+		goto unlock;
+	type = READ_ONCE(afinfo->type_offload_esp);
+	if (!type || !READ_ONCE(*s->slot)) {
+		err = -EOPNOTSUPP;
+	} else if (!try_module_get(type->owner)) {
+		err = -EBUSY;
+	} else {
+		s->owner = type->owner;
+		/* Pinned: so it stays there until we replace it. */
+		s->stock = READ_ONCE(*s->slot);
+		smp_store_release(s->slot, &s->ours);
+	}
+unlock:
+	rcu_read_unlock();
+	return err;
+}
+
+/**
+ * minesp_offload_enable - have GSO and GRO ask minesp
+ *
+ * The caller may sleep. It lasts until minesp is unloaded.
+ *
+ * Return: 0; -EOPNOTSUPP where the kernel has no esp4_offload or esp6_offload; -EBUSY
+ * while one of them is being unloaded: try again.
+ */
+int minesp_offload_enable(void)
+{
+	struct minesp_slot *s;
+	int err = 0;
+
+	mutex_lock(&minesp_offload_lock);
+	for (s = slots; !minesp_offload_taken && !err &&
+	     s < slots + ARRAY_SIZE(slots); s++)
+		if (!s->stock)
+			err = minesp_slot_take(s);
+	minesp_offload_taken |= !err;
+	mutex_unlock(&minesp_offload_lock);
+	return err;
+}
+
+/**
+ * minesp_offload_disable - undo minesp_offload_enable(), if it has been called
+ */
+void minesp_offload_disable(void)
+{
+	struct minesp_slot *s;
+
+	for (s = slots; s < slots + ARRAY_SIZE(slots); s++)
+		if (s->stock)
+			smp_store_release(s->slot, s->stock);
+	/* Nobody is in our callbacks afterwards, or in the stock ones through them. */
+	synchronize_net();
+	for (s = slots; s < slots + ARRAY_SIZE(slots); s++)
+		if (s->stock)
+			module_put(s->owner);
+}
