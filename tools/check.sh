@@ -48,16 +48,24 @@ run_on()
 	} | timed | tee "build/ktap-$1" | sed -u "s/^/[$1] /"
 }
 
-# All tests, then machines that crash
+# Programs of tools/ that boot small machines with release $1, by kselftest's pattern
+run_devices_on()
+{
+	local program
+
+	echo "1..2"
+	for program in "crash.py $1 2" "noipv6.sh $1"; do
+		echo "# selftests: minesp: ${program%% *}"
+		tools/$program | sed -u "s/^/# /"
+		verdict "${PIPESTATUS[0]}" "selftests: minesp: ${program%% *}"
+	done
+}
+
+# All tests
 run_all_on()
 {
 	run_on "$1"
-	{
-		echo "1..1"
-		echo "# selftests: minesp: crash.py"
-		tools/crash.py "$1" 2 | sed -u "s/^/# /"
-		verdict "${PIPESTATUS[0]}" "selftests: minesp: crash.py"
-	} | timed | tee "build/ktap-crash-$1" | sed -u "s/^/[$1] /"
+	run_devices_on "$1" | timed | tee "build/ktap-device-$1" | sed -u "s/^/[$1] /"
 }
 
 build_for()

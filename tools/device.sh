@@ -5,7 +5,8 @@
 # constrained device, with a kernel of build/roots, and runs a shell script in it as
 # process 1. All it has is bash, busybox, ip(8), minesp and what they need, in an initramfs, so
 # it boots in a few seconds. Prints what the script does, and ends when that ends. The
-# kernel's messages are among it. OPTIONs are QEMU's.
+# kernel's messages are among it. OPTIONs are QEMU's. DEVICE_APPEND has more words for the
+# kernel's command line.
 
 . "$(dirname "$0")/roots.sh"
 
@@ -13,7 +14,7 @@ release=${1:?usage: device.sh RELEASE SCRIPT [OPTION ...]} script=${2:?}; shift 
 root=$(root_of "$release") && kernel=$(kernel_of "$release" "$root") || exit
 dir=build/$release/device
 busybox=$PWD/build/roots/$root/usr/bin/busybox
-modules="virtio_pci virtio_net xfrm_user esp4 aes_generic aesni-intel cryptomgr ctr drbg echainiv
+modules="virtio_pci virtio_net xfrm_user esp4 esp6 aes_generic aesni-intel cryptomgr ctr drbg echainiv
 	gcm ghash-generic ghash-clmulni-intel hmac jitterentropy_rng seqiv sha256_generic
 	sha512_generic"
 
@@ -81,4 +82,4 @@ accel=tcg
 have_kvm && accel=kvm
 exec qemu-system-x86_64 -accel $accel -cpu max -m 256M -nodefaults -no-reboot -display none \
 	-serial stdio -kernel "$kernel" -initrd /proc/self/fd/7 \
-	-append "console=ttyS0 quiet panic=-1 oops=panic" "$@" < /dev/null
+	-append "console=ttyS0 quiet panic=-1 oops=panic ${DEVICE_APPEND:-}" "$@" < /dev/null
