@@ -129,11 +129,22 @@ def each():
 def without_effect():
     """What has no effect does not take back what another one writes meanwhile."""
     stop, errors = threading.Event(), set()
+    written, writes = threading.Condition(), 0
 
     def idle():
+        nonlocal writes
         with a.inside():
             while not stop.is_set():
                 errors.add(write("sad_slots", b"", 0))
+                with written:
+                    writes += 1
+                    written.notify()
+
+    def ended():
+        """Waits until the write has ended that is under way."""
+        with written:
+            before = writes
+            assert written.wait_for(lambda: writes > before, lib.TIMEOUT), "no write ends"
 
     with lib.hosts() as (a, b):
         a.sas("transport", 4, 4)    # a table, which takes time to change
@@ -144,7 +155,7 @@ def without_effect():
                 for n in range(CHANGES):
                     slots = 1 << 17 + n % 4     # takes time to allocate
                     lib.equal(write("sad_slots", b"%d" % slots, 0), 0, "error")
-                    a.listed()   # waits for who is changing the table
+                    ended()
                     lib.equal(read("sad_slots"), slots, "sad_slots")
         finally:
             stop.set()
