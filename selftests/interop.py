@@ -4,6 +4,7 @@
 families, each key length, ESN, every replay window; ping, UDP of every size,
 TCP both ways; the same by way of GSO and GRO."""
 import contextlib
+import socket
 
 import lib
 from lib import host, traffic
@@ -23,6 +24,23 @@ def offloaded(peer, mode, inner, outer, words="", suite=lib.SUITE):
     """By way of GSO and GRO. ip -s xfrm state counts every segment there, too."""
     with host.gro():
         traffic.talk(peer, mode, inner, outer, SOME_SIZES, words, suite, offload=1)
+
+
+def empty(receiver, family):
+    """A packet that ends with its IP header: minesp delivers it, and stock does not."""
+    kind = lib.family_of(lib.ADDRESSES["outer", family]["a"]), socket.SOCK_RAW, 253
+    with lib.hosts() as (a, b):
+        b.settings(enabled=int(receiver == "minimal"))
+        for h in (a, b):
+            h.sas("transport", family, family)
+        with b.socket(*kind) as sink, a.socket(*kind) as source:
+            source.sendto(b"", (b.address(family), 0))
+            if receiver == "minimal":
+                header = sink.recv(100)     # of IPv4 only
+                lib.equal(len(header), 20 if family == 4 else 0, "bytes")
+            errors = {} if receiver == "minimal" else {"XfrmInStateProtoError": 1}
+            lib.wait_for("counters", lambda: b.errors() == errors)
+            lib.equal(a.stats()["OutPackets"], 1, "OutPackets")
 
 
 def cases():
@@ -51,6 +69,10 @@ def cases():
            lambda: offloaded("stock", "transport", 4, 4, "flag esn"))
     yield ("offload, AES-CBC",
            lambda: offloaded("stock", "tunnel", 4, 4, suite=CBC))
+    for receiver in ("stock", "minimal"):
+        for family in (4, 6):
+            yield (f"nothing in a packet, IPv{family}, {receiver} receiver",
+                   lambda r=receiver, f=family: empty(r, f))
 
 
 if __name__ == "__main__":
