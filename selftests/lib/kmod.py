@@ -75,8 +75,9 @@ def insert(image):
 
 
 def _receive():
-    """Makes every CPU receive a packet. On 7.3 some SAs that nobody uses any more were
-    seen to go only after that."""
+    """Makes every CPU receive a packet. 7.3 leaves a datagram that has been read, and
+    with it the SA that it came by, to the CPU that allocated it: skb_consume_udp()
+    puts it in a list that the CPU looks at when it receives again."""
     cpus = os.sched_getaffinity(0)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for cpu in cpus:
