@@ -8,15 +8,18 @@ verdict()
 	if [ "$1" = 0 ]; then echo "ok $2"; else echo "not ok $2"; fi
 }
 
-# Runs the command that builds module $2 for $1, and says whether there was a warning
+# Runs the command that builds module $2 for $1, and says whether there was a warning.
+# Fails if there was.
 build_verdict()
 {
-	local said
+	local said status
 
 	said=$("${@:3}" 2>&1 | grep -v -e '^$' -e 'Skipping BTF')
 	echo -n "$said" | sed '$a\'
 	[ -z "$said" ] && [ -e "$2" ]
-	verdict $? "build for $1 without a warning"
+	status=$?
+	verdict $status "build for $1 without a warning"
+	return $status
 }
 
 # Copies KTAP, and adds how many seconds each program took
