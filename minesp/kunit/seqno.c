@@ -12,11 +12,16 @@
 #include "minesp.h"
 
 static u64 boot_ns, real_ns;	/* CLOCK_BOOTTIME, CLOCK_REALTIME */
+static int reads;		/* of the offsets of both */
+static void (*before_read)(void);	/* what else happens before one */
 static int expired;		/* how often key managers were told */
 static ktime_t forwarded;	/* by how much a timer was put off */
 
 static ktime_t test_mono_to_any(ktime_t mono, enum tk_offsets offs)
 {
+	reads++;
+	if (before_read)
+		before_read();
 	return offs == TK_OFFS_REAL ? real_ns : boot_ns;
 }
 
@@ -106,6 +111,7 @@ static int minesp_seqno_test_init(struct kunit *test)
 	boot_ns = NSEC_PER_SEC;
 	real_ns = EPOCH + 1000 * NSEC_PER_SEC;
 	expired = 0;
+	before_read = NULL;
 	load_module(t);
 	new_sa(t);
 	test->priv = t;
@@ -200,6 +206,66 @@ static void minesp_test_clock(struct kunit *test)
 		KUNIT_ASSERT_EQ(test, now, minesp_clock(&t->mn));
 		last = now;
 	}
+}
+
+/* Resuming moves both clocks, and one of them may be read before and the other after. */
+static int boot_at, real_at;	/* before which read a clock moves */
+
+static void resume(void)
+{
+	if (reads == boot_at)
+		boot_ns += NSEC_PER_SEC;
+	if (reads == real_at)
+		real_ns += NSEC_PER_SEC;
+}
+
+static void minesp_test_resume(struct kunit *test)
+{
+	s64 offset = real_ns - boot_ns;
+
+	before_read = resume;
+	for (boot_at = 2; boot_at < 10; boot_at++) {
+		for (real_at = boot_at - 1; real_at <= boot_at + 1; real_at++) {
+			reads = 0;
+			KUNIT_EXPECT_EQ(test, minesp_offset(), offset);
+			while (reads < 10)
+				test_mono_to_any(0, TK_OFFS_REAL);
+		}
+	}
+}
+
+/* The clock of a tenant's namespace is the tenant's, and the host's the host's. */
+static void minesp_test_foreign(struct kunit *test)
+{
+	struct minesp_seqno_test *t = test->priv;
+	struct user_namespace *user_ns = kunit_kzalloc(test, sizeof(*user_ns), GFP_KERNEL);
+	struct net *net = kunit_kzalloc(test, sizeof(*net), GFP_KERNEL);
+	struct minesp_net *host = kunit_kzalloc(test, sizeof(*host), GFP_KERNEL);
+	u64 sn, wrong;
+
+	KUNIT_ASSERT_TRUE(test, user_ns && net && host);
+	net->user_ns = &init_user_ns;
+	minesp_seqno_net(net, host);
+	KUNIT_EXPECT_PTR_EQ(test, host->clock, &host_clock);
+	advance(NSEC_PER_SEC);
+	net->user_ns = user_ns;
+	minesp_seqno_net(net, &t->mn);
+	KUNIT_ASSERT_PTR_EQ(test, t->mn.clock, &t->mn.own_clock);
+	KUNIT_EXPECT_EQ(test, t->mn.clock->began, boot_ns);
+	KUNIT_EXPECT_EQ(test, host->clock->began, boot_ns - NSEC_PER_SEC);
+
+	/* The tenant sends, ahead of a clock that is ahead. */
+	wrong = 86400 * NSEC_PER_SEC;
+	real_ns += wrong;
+	advance(2 * t->seqno.ahead * t->seqno.tick);
+	KUNIT_ASSERT_EQ(test, next_sn(t, &sn), 0);
+	KUNIT_ASSERT_EQ(test, next_sn(t, &sn), 0);
+	real_ns -= wrong;
+	KUNIT_EXPECT_EQ(test, minesp_clock(&t->mn), real_ns + wrong);
+	KUNIT_EXPECT_NE(test, atomic64_read(&t->mn.clock->sn_sent), 0);
+	KUNIT_EXPECT_EQ(test, minesp_clock(host), real_ns);
+	KUNIT_EXPECT_EQ(test, minesp_clock_sn(host), real_ns);
+	KUNIT_EXPECT_EQ(test, atomic64_read(&host->clock->sn_sent), 0);
 }
 
 /* A bucket: a token a tick, sn_ahead of them at most, none when loaded. */
@@ -455,6 +521,8 @@ static void minesp_test_fresh(struct kunit *test)
 static struct kunit_case minesp_seqno_cases[] = {
 	KUNIT_CASE(minesp_test_ticks),
 	KUNIT_CASE(minesp_test_clock),
+	KUNIT_CASE(minesp_test_resume),
+	KUNIT_CASE(minesp_test_foreign),
 	KUNIT_CASE(minesp_test_ahead),
 	KUNIT_CASE(minesp_test_unique),
 	KUNIT_CASE(minesp_test_end),
