@@ -1,10 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """esp4_offload and esp6_offload never see a minimal SA, whatever is loaded when and by
-whom; no device runs one; stock SAs keep both. And what newer kernels add to an SA: its
-direction, its CPU, IPTFS, the message that moves it."""
+whom. And what newer kernels add to an SA: its direction, its CPU, IPTFS, the message that
+moves it."""
 import contextlib
-import os
 import socket
 import struct
 import time
@@ -13,10 +12,6 @@ import lib
 from lib import kmod, spare, tenant, traffic, xflag, xfrm
 
 SIZES = [1, 1400, 4000]
-KERNEL = tuple(map(int, os.uname().release.split(".")[:2]))
-# How it refuses a minimal SA: it looks at the type first, or at TFC padding
-REFUSED = ("Type doesn't support offload" if KERNEL < (6, 13) else
-           "TFC padding can't be offloaded")
 XFRM_MSG_GETSA, XFRM_MSG_MIGRATE_STATE = 0x12, 0x29
 XFRMA_SA_DIR, XFRMA_SA_PCPU = 33, 35
 XFRM_SA_DIR_OUT = b"\2"
@@ -80,56 +75,6 @@ def by_tenant():
         lib.equal([kmod.loaded(m) for m in kmod.OFFLOADS], [True, True], "loaded")
 
     order((kmod.load, load))
-
-
-@contextlib.contextmanager
-def device(kind):
-    """The name of a device in a spare host, and the host."""
-    kmod.released()
-    with spare.host() as h:
-        if kind == "netdevsim":
-            if lib.sh("modprobe netdevsim 2>&1", check=False):
-                raise lib.Skip("a kernel without netdevsim")
-            with h.inside(), open("/sys/bus/netdevsim/new_device", "w") as f:
-                f.write("77 1")
-            name = lib.wait_for("the device", lambda: h.sh(
-                "ls /sys/bus/netdevsim/devices/netdevsim77/net", check=False).strip())
-        elif kind == "bond":
-            h.ip("link add bond7 type bond mode active-backup")
-            name = "bond7"
-        else:
-            name = "lo"
-        h.ip(f"link set {name} up")
-        try:
-            yield h, name
-        finally:
-            h.ip("xfrm state flush")
-            if kind == "netdevsim":
-                with open("/sys/bus/netdevsim/del_device", "w") as f:
-                    f.write("77")
-
-
-def on_device(kind, direction):
-    with device(kind) as (h, name):
-        words = f"{GCM} offload dev {name} dir {direction}"
-        before = kmod.refcount("minesp")
-        said = spare.add(h, words, check=False)
-        assert REFUSED in said, f"said {said!r}"
-        lib.equal(h.ip("xfrm state"), "", "SAs left behind")
-        lib.wait_for("the module is released",
-                     lambda: kmod.refcount("minesp") == before)
-        said = spare.add(h, f"{words} {lib.XFLAG_STOCK}", check=False)
-        shown = h.ip("xfrm state")
-        if kind == "bond":  # it asks its slaves, and has none
-            assert said and REFUSED not in said, f"said {said!r}"
-        else:
-            lib.equal(said, "", "what ip said of a stock SA")
-            lib.equal("offload" in shown, kind == "netdevsim", f"offload in {shown}")
-        h.ip("xfrm state flush")
-        # What keeps a device away does not show.
-        spare.add(h, GCM)
-        shown = h.ip("xfrm state")
-        assert "tfcpad" not in shown and "offload" not in shown, shown
 
 
 def directions():
@@ -273,10 +218,6 @@ def cases():
     yield ("offloads loaded before minesp, SNs from the clock",
            lambda: order((load_offloads, kmod.load), lib.XFLAG_CLOCK))
     yield "offloads loaded by an unprivileged user", by_tenant
-    for kind in ("lo", "bond", "netdevsim"):
-        for direction in ("in", "out"):
-            yield (f"offload dev {kind} dir {direction}",
-                   lambda k=kind, d=direction: on_device(k, d))
     yield "an SA's direction", directions
     yield "an SA's CPU", per_cpu
     yield "IPTFS", iptfs

@@ -99,9 +99,6 @@ def cases():
     yield ("TFC padding",
            lambda: refused(f"{gcm} 128 tfcpad 512", "no TFC padding",
                            stock=True, mode="tunnel"))
-    yield ("device offload",
-           lambda: refused(f"{gcm} 128 offload dev lo dir in",
-                           "offload"))     # in the kernel's words
     yield ("oseq-may-wrap",
            lambda: refused(f"{gcm} 128 extra-flag oseq-may-wrap",
                            "oseq-may-wrap would repeat"))

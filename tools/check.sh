@@ -15,8 +15,8 @@
 . "$(dirname "$0")/roots.sh"
 . tools/ktap.sh
 
-# What gains most from the debug kernel, in little time
-debug_tests="kunit.py fault.py soak.py klog.py"
+# What gains most from the debug kernel, or only runs there, in little time
+debug_tests="kunit.py netdevice.py fault.py soak.py klog.py"
 
 memory=$(awk '/^MemTotal/ { print int($2 / 3000000) }' /proc/meminfo)
 : "${MINESP_TIMEOUT:=4200}" "${LANES:=$((memory < $(nproc) ? memory : $(nproc)))}"
