@@ -49,7 +49,7 @@ def run(cases, needs=(), imports=(), always=False):
                 function()
                 ksft.test_result_pass(name)
             except Skip as e:
-                ksft.test_result_skip(f"{name} ({e})")
+                ksft.test_result_skip(f"{name} ({' '.join(str(e).split())})")
             except Exception:
                 ksft.test_result_fail(name)
                 for line in traceback.format_exc().splitlines():
