@@ -10,7 +10,7 @@ import re
 import socket
 
 import lib
-from lib import inbound, kmod, pmtu, process, scapy_peer, suites, traffic, xfrm
+from lib import inbound, kmod, pmtu, process, scapy_peer, share, suites, traffic, xfrm
 
 SIZES = [*range(1, 9), 1400, 4000]
 UDP_ENCAP = 100
@@ -305,7 +305,7 @@ def cases():
     yield "UDP-encapsulated SAs of esp4", udp_encapsulated
     yield "a second copy of the module", second_copy
     yield "rmmod is refused while there are SAs", unload_refused
-    for seed in (1, 2, 3):
+    for seed in filter(share.mine, (1, 2, 3)):
         yield f"modules in any order, {seed}", lambda s=seed: any_order(s)
     for peer in ("stock", "minimal"):
         for mode in (("transport", 4, 4), ("tunnel", 6, 6), ("tunnel", 4, 6)):

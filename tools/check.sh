@@ -32,10 +32,10 @@ start()
 }
 
 # Runs tests in a virtual machine of release $1; all if none is named. Coverage data, if
-# any, is copied to the folder where the module was built.
+# any, is copied to the folder where the module was built. MINESP_SHARE is for the tests.
 run_on()
 {
-	local tests="${*:2}" limit="MINESP_END=$end" dir=/minesp/build/$1/minesp
+	local tests="${*:2}" limit="MINESP_END=$end MINESP_SHARE=${MINESP_SHARE:-1/1}" dir=/minesp/build/$1/minesp
 
 	[[ $1 = *-debug || $1 = *-races ]] && export VM_MEMORY=3G &&
 		limit+=" kselftest_override_timeout=5400"
@@ -61,10 +61,10 @@ run_devices_on()
 	done
 }
 
-# All tests
+# All tests, but share $2, such as 1/3, of those that need to run on one kernel only
 run_all_on()
 {
-	run_on "$1"
+	MINESP_SHARE=$2 run_on "$1"
 	run_devices_on "$1" | timed | tee "build/ktap-device-$1" | sed -u "s/^/[$1] /"
 }
 
@@ -121,8 +121,9 @@ elif [ "${RELEASES:-}" ]; then
 else
 	start run_debug
 	# The newest first: it takes longest.
+	share=0
 	for release in $(releases | tac); do
-		start run_all_on "$release"
+		start run_all_on "$release" "$((++share))/$(releases | wc -l)"
 	done
 	start look_at_source
 fi
