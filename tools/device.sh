@@ -3,10 +3,13 @@
 #
 # device.sh RELEASE SCRIPT [OPTION ...]: boots a small machine that stands for a
 # constrained device, with a kernel of build/roots, and runs a shell script in it as
-# process 1. All it has is bash, busybox, ip(8), minesp and what they need, in an initramfs, so
-# it boots in a few seconds. Prints what the script does, and ends when that ends. The
-# kernel's messages are among it. OPTIONs are QEMU's. DEVICE_APPEND has more words for the
-# kernel's command line.
+# process 1. All it has is bash, busybox, ethtool, ip(8), minesp and what they need, in an
+# initramfs, so it boots in a few seconds. Prints what the script does, and ends when that
+# ends. The kernel's messages are among it. OPTIONs are QEMU's; with -icount, the machine
+# is emulated even where there is KVM.
+#
+# DEVICE_FILES names more files, which it has in /; DEVICE_APPEND is more for the kernel's
+# command line.
 
 . "$(dirname "$0")/roots.sh"
 
@@ -14,9 +17,10 @@ release=${1:?usage: device.sh RELEASE SCRIPT [OPTION ...]} script=${2:?}; shift 
 root=$(root_of "$release") && kernel=$(kernel_of "$release" "$root") || exit
 dir=build/$release/device
 busybox=$PWD/build/roots/$root/usr/bin/busybox
-modules="virtio_pci virtio_net xfrm_user esp4 esp6 aes_generic aesni-intel cryptomgr ctr drbg echainiv
-	gcm ghash-generic ghash-clmulni-intel hmac jitterentropy_rng seqiv sha256_generic
-	sha512_generic"
+modules="virtio_pci virtio_net veth dummy xfrm_user esp4 esp6 esp4_offload esp6_offload
+	aes_generic aesni-intel authenc authencesn cbc chacha-x86_64 chacha20poly1305 cryptomgr
+	ctr drbg echainiv gcm ghash-generic ghash-clmulni-intel hmac jitterentropy_rng
+	poly1305-x86_64 seqiv sha256_generic sha256-ssse3 sha512_generic"
 
 # Its files, in the root
 pack()
@@ -24,7 +28,7 @@ pack()
 	rm -rf $dir
 	mkdir -p $dir/{bin,dev,etc,proc,sys,run,tmp,lib/modules/$release}
 	ln -s bin $dir/sbin
-	for program in bash busybox ip; do
+	for program in bash busybox ethtool ip; do
 		program=$(type -P $program)
 		cp -L "$program" $dir/bin/
 		for file in $(ldd "$program" 2> /dev/null | grep -o '/[^ ]*'); do
@@ -62,24 +66,30 @@ pack()
 		mv $dir.cpio.gz.new $dir.cpio.gz
 }
 
-[ $dir.cpio.gz -nt "build/$release/minesp/minesp.ko" ] &&
-	[ $dir.cpio.gz -nt tools/device.sh ] ||
-	in_root "$root" "set -o pipefail; release=$release dir=$dir modules='$modules'
-		$(declare -f pack); pack" ||
-	die "cannot pack the device's files"
+{
+	flock 9		# machines may start together
+	[ $dir.cpio.gz -nt "build/$release/minesp/minesp.ko" ] &&
+		[ $dir.cpio.gz -nt tools/device.sh ] ||
+		in_root "$root" "set -o pipefail; release=$release dir=$dir modules='$modules'
+			$(declare -f pack); pack" ||
+		die "cannot pack the device's files"
+} 9> $dir.lock
 
 # The kernel unpacks one archive after the other. QEMU has the archives open without a
 # name, because this machine may be killed at any moment and must leave no file.
 work=$(mktemp -d)
 cp "$script" "$work/script"
+for file in ${DEVICE_FILES:-}; do
+	cp "$file" "$work/"
+done
 {
 	cat $dir.cpio.gz
-	(cd "$work" && echo script | "$busybox" cpio -o -H newc 2> /dev/null | gzip -1)
+	(cd "$work" && ls | "$busybox" cpio -o -H newc 2> /dev/null | gzip -1)
 } > "$work/initramfs"
 exec 7< "$work/initramfs"
 rm -r "$work"
 accel=tcg
-have_kvm && accel=kvm
+[[ " $* " = *" -icount "* ]] || ! have_kvm || accel=kvm
 exec qemu-system-x86_64 -accel $accel -cpu max -m 256M -nodefaults -no-reboot -display none \
 	-serial stdio -kernel "$kernel" -initrd /proc/self/fd/7 \
 	-append "console=ttyS0 quiet panic=-1 oops=panic ${DEVICE_APPEND:-}" "$@" < /dev/null
