@@ -22,15 +22,6 @@ memory=$(awk '/^MemTotal/ { print int($2 / 3000000) }' /proc/meminfo)
 : "${MINESP_TIMEOUT:=4200}" "${LANES:=$((memory < $(nproc) ? memory : $(nproc)))}"
 [ "$LANES" -ge 1 ] || LANES=1
 
-# Runs a command in the background as soon as a lane is free
-start()
-{
-	while [ "$(jobs -rp | wc -l)" -ge "$LANES" ]; do
-		wait -n
-	done
-	"$@" < /dev/null &
-}
-
 # Runs tests in a virtual machine of release $1; all if none is named. Coverage data, if
 # any, is copied to the folder where the module was built. MINESP_SHARE is for the tests.
 run_on()

@@ -41,6 +41,15 @@ end_together()
 	trap 'exit 1' INT TERM HUP
 }
 
+# Runs a command in the background as soon as fewer than LANES are running
+start()
+{
+	while [ "$(jobs -rp | wc -l)" -ge "$LANES" ]; do
+		wait -n
+	done
+	"$@" < /dev/null &
+}
+
 # One script at a time builds and tests in this checkout, with those that it calls. The
 # lock is held until the last process that it has started ends.
 lock_checkout()

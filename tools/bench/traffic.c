@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Sends from one network namespace to another, and prints what it took: nanoseconds,
+ * which are instructions where QEMU's clock counts them.
+ *
+ * usage: traffic out|both|tcp FROM TO ADDRESS SIZE COUNT
+ *
+ * out: UDP that nobody receives, per packet. both: UDP until all of it has arrived, per
+ * packet. tcp: a stream, per KiB. Prints how many packets were lost, too.
+ */
+#define _GNU_SOURCE
+#include <err.h>
+#include <fcntl.h>
+#include <linux/sock_diag.h>
+#include <netdb.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PORT "9"
+#define WARMUP 100
+#define PATIENCE 10000
+
+static char buf[1 << 16];
+
+static long long now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+/* A socket in a namespace; a sender's is connected, a receiver's is bound */
+static int open_socket(const char *netns, const char *address, int type, int receiver)
+{
+	struct addrinfo hints = { .ai_socktype = type, .ai_flags = AI_NUMERICHOST }, *to;
+	int fd = open(netns, O_RDONLY), one = 1;
+
+	if (fd < 0 || setns(fd, CLONE_NEWNET))
+		err(1, "%s", netns);
+	close(fd);
+	if (getaddrinfo(address, PORT, &hints, &to))
+		errx(1, "%s is no address", address);
+	fd = socket(to->ai_family, type, 0);
+	/* Nobody reads what UDP receives; most of it is dropped and counted. */
+	if (receiver && type == SOCK_DGRAM)
+		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &one, sizeof(one));
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if ((receiver ? bind : connect)(fd, to->ai_addr, to->ai_addrlen) ||
+	    (receiver && type == SOCK_STREAM && listen(fd, 1)))
+		err(1, "%s", address);
+	freeaddrinfo(to);
+	return fd;
+}
+
+static int dropped(int fd)
+{
+	unsigned int info[SK_MEMINFO_VARS];
+	socklen_t len = sizeof(info);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &len))
+		err(1, "SO_MEMINFO");
+	return info[SK_MEMINFO_DROPS];
+}
+
+static void send_all(int fd, int size, int count)
+{
+	while (count--)
+		if (send(fd, buf, size, 0) != size)
+			err(1, "send");
+}
+
+/* What has not arrived may be queued for another task, so that gets the CPU. */
+static void udp(int to, int from, int size, int count)
+{
+	int before, seen = 0, got = 0, idle = 0;
+	long long begin, end;
+
+	send_all(from, size, WARMUP);
+	usleep(100000);
+	before = to < 0 ? 0 : dropped(to);
+	begin = now();
+	send_all(from, size, count);
+	end = now();
+	while (to >= 0 && got < count && idle++ < PATIENCE) {
+		got = dropped(to) - before;
+		if (got != seen) {
+			end = now();
+			seen = got;
+			idle = 0;
+		}
+		if (got < count)
+			sched_yield();
+	}
+	printf("%lld %d\n", (end - begin) / count, to < 0 ? 0 : count - got);
+}
+
+static void tcp(int to, int from, int size, int count)
+{
+	long long begin;
+
+	if (!fork()) {
+		to = accept(to, NULL, NULL);
+		while (recv(to, buf, sizeof(buf), 0) > 0)
+			;
+		_exit(0);
+	}
+	begin = now();
+	send_all(from, size, count);
+	shutdown(from, SHUT_WR);
+	if (recv(from, buf, 1, 0))
+		err(1, "recv");
+	printf("%lld 0\n", (now() - begin) * 1024 / size / count);
+}
+
+int main(int argc, char **argv)
+{
+	int type, to = -1, from;
+
+	if (argc != 7)
+		errx(1, "usage: traffic out|both|tcp FROM TO ADDRESS SIZE COUNT");
+	type = strcmp(argv[1], "tcp") ? SOCK_DGRAM : SOCK_STREAM;
+	if (strcmp(argv[1], "out"))
+		to = open_socket(argv[3], argv[4], type, 1);
+	from = open_socket(argv[2], argv[4], type, 0);
+	(type == SOCK_DGRAM ? udp : tcp)(to, from, atoi(argv[5]), atoi(argv[6]));
+	return 0;
+}
