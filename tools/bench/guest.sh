@@ -5,8 +5,8 @@
 # SETTING	default, offload or many
 # FAMILY	4 or 6
 # SUITE, FLAGS	words for ip xfrm state
-# ONLY		KIND MODE PATH: only this case; see case_of()
-# COUNT		packets; KiB of TCP
+# ONLY		KIND MODE PATH: only this case, and where the kernel's functions are
+# COUNT		packets
 #
 # Prints lines of "RESULT", the setting, the case, its instructions, and the packets lost.
 
@@ -90,13 +90,13 @@ hosts()
 }
 
 # Instructions and lost packets of path $1: out-SIZE, both-SIZE, with a payload of SIZE
-# bytes, or tcp. TCP differs from stream to stream, so it is five of 4 MB.
+# bytes, or tcp. TCP differs from stream to stream, so it is three of 4 MB.
 traffic()
 {
 	local path=${1%-*} size=${1#*-} n
 
 	case $path in
-	tcp)	for n in 1 2 3 4 5; do
+	tcp)	for n in 1 2 3; do
 			/traffic tcp /run/netns/a /run/netns/b $B 65536 64
 		done | awk '{ sum += $1 } END { print int(sum / NR), 0 }' ;;
 	out)	/traffic out /run/netns/a /run/netns/b $VOID $size $COUNT ;;
@@ -117,10 +117,17 @@ cases()
 		for kind in none esp4 minesp; do
 			hosts $kind $mode
 			for path in out-64 both-64 out-1400 both-1400 tcp; do
-				result $kind $mode $path $(traffic $path)
+				result $kind $mode $path "$(traffic $path)"
 			done
 		done
 	done
+}
+
+only()
+{
+	hosts "$1" "$2"
+	result "$*" "$(traffic "$3")"
+	awk '$2 ~ /[tTwW]/ { print "SYMBOL", $1, $3, $4 }' /proc/kallsyms
 }
 
 # What the kernel has allocated for objects and tables, once it has freed what it is going
@@ -175,7 +182,7 @@ many()
 	for kind in none esp4 esp4 minesp; do
 		hosts $kind $mode
 		for path in out-64 both-64; do
-			result $kind $mode $path $(traffic $path)
+			result $kind $mode $path "$(traffic $path)"
 		done
 		[ $kind != none ] || continue
 		before=$(allocated)
@@ -186,8 +193,8 @@ many()
 	slots $many
 	add_many $((few + 1)) $many
 	sleep 15
-	result many $mode out-64 $(traffic out-64)
-	result many $mode both-64 $(some_of $many)
+	result many $mode out-64 "$(traffic out-64)"
+	result many $mode both-64 "$(some_of $many)"
 }
 
 mount -t tmpfs run /run
@@ -198,6 +205,12 @@ done
 [ "$SETTING" != offload ] || modprobe -a esp4_offload esp6_offload
 modprobe -a esp4 esp6 minesp xfrm_user
 sleep 5	# until the kernel has settled
-if [ $SETTING = many ]; then many; else cases; fi
+if [ "$ONLY" ]; then
+	only $ONLY
+elif [ $SETTING = many ]; then
+	many
+else
+	cases
+fi
 dmesg | grep -E 'WARNING|BUG|Oops' | sed 's/^/COMPLAINT /'
 echo DONE
