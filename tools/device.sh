@@ -18,9 +18,10 @@ root=$(root_of "$release") && kernel=$(kernel_of "$release" "$root") || exit
 dir=build/$release/device
 busybox=$PWD/build/roots/$root/usr/bin/busybox
 modules="virtio_pci virtio_net veth dummy xfrm_user esp4 esp6 esp4_offload esp6_offload
-	aes_generic aesni-intel authenc authencesn cbc chacha-x86_64 chacha20poly1305 cryptomgr
-	ctr drbg echainiv gcm ghash-generic ghash-clmulni-intel hmac jitterentropy_rng
-	poly1305-x86_64 seqiv sha256_generic sha256-ssse3 sha512_generic"
+	aes_generic aesni-intel authenc authencesn cbc chacha chacha_generic chacha-x86_64
+	chacha20poly1305 cryptomgr ctr drbg echainiv gcm ghash-generic ghash-clmulni-intel hmac
+	jitterentropy_rng poly1305_generic poly1305-x86_64 seqiv sha256_generic sha256-ssse3
+	sha512_generic"
 
 # Its files, in the root
 pack()

@@ -22,6 +22,12 @@ quiet()
 	"$@" > /dev/null 2>&1
 }
 
+# Lines of ip(8) for host $1. The machine ends where one fails.
+configure()
+{
+	ip -n "$1" -batch - || exit
+}
+
 # An SA from address $1 to $2 with SPI $3
 sa()
 {
@@ -47,7 +53,7 @@ hosts()
 	ip netns add b
 	ip link add wire netns a address 02:00:00:00:00:01 mtu $mtu type veth \
 		peer name wire netns b address 02:00:00:00:00:02 mtu $mtu
-	ip -n a -batch - <<-END
+	configure a <<-END
 		addr add $A/$bits dev wire $nodad
 		link set wire up
 		neigh add $B lladdr 02:00:00:00:00:02 dev wire nud permanent
@@ -56,7 +62,7 @@ hosts()
 		link set void up
 		neigh add $VOID lladdr 02:00:00:00:00:03 dev void nud permanent
 	END
-	ip -n b -batch - <<-END
+	configure b <<-END
 		addr add $B/$bits dev wire $nodad
 		link set wire up
 		neigh add $A lladdr 02:00:00:00:00:01 dev wire nud permanent
@@ -73,7 +79,7 @@ hosts()
 		END
 	done
 	[ "$kind" = none ] && return
-	ip -n a -batch - <<-END
+	configure a <<-END
 		$(sa $A $B 0x1001)
 		$(sa $B $A 0x1002)
 		$(sa ${void%/*} $VOID 0x1003)
@@ -81,7 +87,7 @@ hosts()
 		$(policy in $B $A)
 		$(policy out ${void%/*} $VOID)
 	END
-	ip -n b -batch - <<-END
+	configure b <<-END
 		$(sa $A $B 0x1001)
 		$(sa $B $A 0x1002)
 		$(policy in $A $B)
@@ -143,8 +149,8 @@ allocated()
 # them for a new one.
 add_many()
 {
-	awk "BEGIN { for (n = $1; n <= $2; n++)
-		printf \"$(sa $A $B %d reqid %d)\\n\", n * 256, n }" | ip -n b -batch -
+	configure b < <(awk "BEGIN { for (n = $1; n <= $2; n++)
+		printf \"$(sa $A $B %d reqid %d)\\n\", n * 256, n }")
 }
 
 # Room for $1 SAs
@@ -164,7 +170,7 @@ some_of()
 	local n spi=0x1001
 
 	for ((n = 1; n <= $1; n += $1 / 20)); do
-		ip -n a -batch - <<-END
+		configure a <<-END
 			xfrm state delete src $A dst $B proto esp spi $spi
 			$(sa $A $B $((n << 8)))
 		END

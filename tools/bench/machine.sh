@@ -3,7 +3,7 @@
 # What tools/bench.sh and tools/profile.sh share: the machine that measures.
 
 # Packets that a measurement sends
-COUNT=2000
+COUNT=5000
 
 key=0x$(printf '%02x' {0..63})
 
