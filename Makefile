@@ -19,8 +19,8 @@
 #   make check-races
 #                   run all tests on a kernel with KCSAN, which finds data races
 #   make foreign    run all tests on 32-bit ARM and on s390x, which is big-endian
-#   make bench      what ESP costs, minesp beside esp4: instructions per packet, drawn as
-#                   bars; in some minutes
+#   make bench      draw as bars what ESP costs: instructions per packet, minesp beside
+#                   esp4; in some minutes
 #   make style      sparse and checkpatch
 #   make cross      build for other architectures
 
