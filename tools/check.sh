@@ -3,8 +3,9 @@
 #
 # make check: sets up what is missing, builds for every supported kernel with all
 # warnings, and for other architectures, looks at the style, runs all kselftests on every
-# kernel and some on the debug kernel, in virtual machines, and sums up: seconds per
-# program and kernel, and as the last line: N passed, N failed, N skipped.
+# kernel and some on the debug kernel, in virtual machines, compares what ESP costs with
+# Documentation/performance.rst, and sums up: seconds per program and kernel, and as the
+# last line: N passed, N failed, N skipped.
 #
 # check.sh TEST ... runs only these tests of selftests/, such as interop.py, and not on
 # the debug kernel. RELEASES names the kernels: one of tools/debug-kernel.sh, too.
@@ -39,24 +40,32 @@ run_on()
 	} | timed | tee "build/ktap-$1" | sed -u "s/^/[$1] /"
 }
 
-# Programs of tools/ that boot small machines with release $1, by kselftest's pattern
-run_devices_on()
+# A program that starts machines itself: release $1, then the program and its arguments
+run_outside()
 {
-	local program
+	local name=${2##*/}
 
-	echo "1..2"
-	for program in "crash.py $1 2" "noipv6.sh $1"; do
-		echo "# selftests: minesp: ${program%% *}"
-		tools/$program | sed -u "s/^/# /"
-		verdict "${PIPESTATUS[0]}" "selftests: minesp: ${program%% *}"
-	done
+	{
+		echo "1..1"
+		echo "# selftests: minesp: $name"
+		"${@:2}" | sed -u "s/^/# /"
+		verdict "${PIPESTATUS[0]}" "selftests: minesp: $name"
+	} | timed | tee "build/ktap-${name%.*}-$1" | sed -u "s/^/[$1] /"
 }
 
-# All tests, but share $2, such as 1/3, of those that need to run on one kernel only
+# All tests, but share $2, such as 1/3, of those that need to run on one kernel only; then
+# small machines that crash, and one without IPv6
 run_all_on()
 {
 	MINESP_SHARE=$2 run_on "$1"
-	run_devices_on "$1" | timed | tee "build/ktap-device-$1" | sed -u "s/^/[$1] /"
+	run_outside "$1" tools/crash.py "$1" 2
+	run_outside "$1" tools/noipv6.sh "$1"
+}
+
+# What ESP costs, with the newest kernel
+run_bench()
+{
+	LANES=1 run_outside "$(releases | tail -n 1)" tools/bench.sh check
 }
 
 build_for()
@@ -116,6 +125,7 @@ else
 	for release in $(releases | tac); do
 		start run_all_on "$release" "$((++share))/$(releases | wc -l)"
 	done
+	start run_bench
 	start look_at_source
 fi
 wait

@@ -40,12 +40,12 @@ timed()
 }
 
 # A table of what timed() has added to files of KTAP, ktap-RELEASE and
-# ktap-device-RELEASE: a line for each program, a column for each release
+# ktap-PROGRAM-RELEASE: a line for each program, a column for each release
 time_table()
 {
 	awk '
 		/^# seconds / {
-			release = FILENAME; sub(/.*ktap-(device-)?/, "", release)
+			release = FILENAME; sub(/.*ktap-((bench|crash|noipv6)-)?/, "", release)
 			if (!($3 in seen)) { seen[$3]; program[++programs] = $3 }
 			if (!(release in sum)) column[++columns] = release
 			took[$3, release] = $4; sum[release] += $4
