@@ -60,9 +60,9 @@ static struct minesp_slot {
 	},
 };
 
-/* For taking the slots; @minesp_offload_taken never becomes false again. */
+/* For taking the slots; @minesp_offload_done never becomes false again. */
 static DEFINE_MUTEX(minesp_offload_lock);
-static bool minesp_offload_taken;
+static bool minesp_offload_done;
 
 /* Is the address of the packet one of this host's? An SA may have outlived its address. */
 static bool minesp_gro_local(const struct sk_buff *skb, u16 family)
@@ -304,22 +304,27 @@ int minesp_offload_enable(void)
 	int err = 0;
 
 	mutex_lock(&minesp_offload_lock);
-	for (s = slots; !minesp_offload_taken && !err &&
+	for (s = slots; !minesp_offload_done && !err &&
 	     s < slots + ARRAY_SIZE(slots); s++)
 		if (!s->stock)
 			err = minesp_slot_take(s);
-	minesp_offload_taken |= !err;
+	minesp_offload_done |= !err;
 	mutex_unlock(&minesp_offload_lock);
 	return err;
 }
 
 /**
  * minesp_offload_disable - undo minesp_offload_enable(), if it has been called
+ *
+ * From here on that does nothing: net.minesp.offload may still be set.
  */
 void minesp_offload_disable(void)
 {
 	struct minesp_slot *s;
 
+	mutex_lock(&minesp_offload_lock);
+	minesp_offload_done = true;
+	mutex_unlock(&minesp_offload_lock);
 	for (s = slots; s < slots + ARRAY_SIZE(slots); s++)
 		if (s->stock)
 			smp_store_release(s->slot, s->stock);
