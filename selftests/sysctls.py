@@ -26,7 +26,7 @@ NET_MINESP = pathlib.Path("/proc/sys/net/minesp")
 RANGES = {
     "enabled": (0, 1), "sad_slots": (2, 1 << 20), "sn_mode": (0, 1),
     "sn_tick_us": (1, 1000000), "sn_epoch": (0, 2 ** 32 - 1),
-    "sn_ahead": (1, 1000000), "rx_fresh": (0, 1),
+    "sn_ahead": (1, 1000000), "offload": (0, 1), "rx_fresh": (0, 1),
     "rx_max_age_ms": (0, 86400000), "rx_max_ahead_ms": (0, 86400000),
 }
 KEPT = "kept"       # accepted, and without effect
