@@ -20,6 +20,7 @@
 #include <linux/ip.h>
 #include <linux/netfilter.h>
 #include <net/ip6_route.h>
+#include <net/l3mdev.h>
 #include <net/route.h>
 
 #include "minesp.h"
@@ -82,8 +83,15 @@ int minesp_deliver_cb(struct sk_buff *skb, int err)
 static int minesp_deliver_finish(struct net *net, struct sock *sk,
 				 struct sk_buff *skb)
 {
-	const struct iphdr *iph = ip_hdr(skb);
+	const struct iphdr *iph;
 
+	/* As ip6_rcv_finish() does: a VRF gets to see an IPv6 packet once more. */
+	if (ip_hdr(skb)->version == 6) {
+		skb = l3mdev_ip6_rcv(skb);
+		if (!skb)
+			return NET_RX_SUCCESS;
+	}
+	iph = ip_hdr(skb);
 	/* The route is that of the ESP packet, unless netfilter has changed the address. */
 	if (unlikely(!skb_dst(skb))) {
 		if (iph->version == 6)
@@ -134,9 +142,9 @@ static void minesp_deliver(struct sk_buff *skb)
  */
 void minesp_deliver_end(struct sk_buff *skb)
 {
-	if (this_cpu_read(minesp_delivery.taken)) {
-		this_cpu_write(minesp_delivery.skb, MINESP_BUSY);
+	/* First, as the packet may be gone, and another one have its address. */
+	this_cpu_write(minesp_delivery.skb, MINESP_BUSY);
+	if (this_cpu_read(minesp_delivery.taken))
 		minesp_deliver(skb);
-	}
 	this_cpu_write(minesp_delivery.skb, NULL);
 }
