@@ -59,7 +59,7 @@ hrtimer_setup(struct hrtimer *timer,
 #endif
 
 /* Kernels that can have IPv6 as a module do not export its functions. */
-#if __has_include(<net/ipv6_stubs.h>)
+#if LINUX_VERSION_CODE < KERNEL_VERSION(7, 1, 0)
 #include <net/ipv6_stubs.h>
 #define minesp_ip6_route_input(skb) ipv6_stub->ipv6_route_input(skb)
 #else
@@ -75,6 +75,11 @@ hrtimer_setup(struct hrtimer *timer,
 #define MINESP_GRO_ENCAP_TYPE (-2)
 #else
 #define MINESP_GRO_ENCAP_TYPE 0
+#endif
+
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+/* Before, linux/netdevice.h has what this has. */
+#include <net/gso.h>
 #endif
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)

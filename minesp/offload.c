@@ -25,9 +25,6 @@
 #include <net/gro.h>
 #include <net/ip.h>
 #include <net/protocol.h>
-#if __has_include(<net/gso.h>)
-#include <net/gso.h>
-#endif
 
 #include "minesp.h"
 
@@ -49,12 +46,12 @@ static struct minesp_slot {
 } slots[] = {
 	{
 		.family = AF_INET,
-		.slot = (const struct net_offload **)&inet_offloads[IPPROTO_ESP],
+		.slot = (void *)&inet_offloads[IPPROTO_ESP],
 		.ours.callbacks.gro_receive = minesp4_gro_receive,
 		.ours.callbacks.gso_segment = minesp4_gso_segment,
 	}, {
 		.family = AF_INET6,
-		.slot = (const struct net_offload **)&inet6_offloads[IPPROTO_ESP],
+		.slot = (void *)&inet6_offloads[IPPROTO_ESP],
 		.ours.callbacks.gro_receive = minesp6_gro_receive,
 		.ours.callbacks.gso_segment = minesp6_gso_segment,
 	},
@@ -177,8 +174,7 @@ static void minesp_xmit_done(crypto_completion_data_t *data, int err)
 	struct minesp_net *mn = minesp_sa(x)->mn;
 
 	if (minesp_output_end(minesp_sa(x), err)) {
-		SNMP_INC_STATS(xs_net(x)->mib.xfrm_statistics,
-			       LINUX_MIB_XFRMOUTSTATEPROTOERROR);
+		XFRM_INC_STATS(xs_net(x), LINUX_MIB_XFRMOUTSTATEPROTOERROR);
 		kfree_skb(skb);
 	} else {
 		skb_push(skb, skb->data - skb_mac_header(skb));
@@ -283,6 +279,7 @@ static int minesp_slot_take(struct minesp_slot *s)
 		s->owner = type->owner;
 		/* Pinned: so it stays there until we replace it. */
 		s->stock = READ_ONCE(*s->slot);
+		/* s->stock is set before anybody is in our callbacks. */
 		smp_store_release(s->slot, &s->ours);
 	}
 unlock:
@@ -327,7 +324,7 @@ void minesp_offload_disable(void)
 	mutex_unlock(&minesp_offload_lock);
 	for (s = slots; s < slots + ARRAY_SIZE(slots); s++)
 		if (s->stock)
-			smp_store_release(s->slot, s->stock);
+			WRITE_ONCE(*s->slot, s->stock);
 	/* Nobody is in our callbacks afterwards, or in the stock ones through them. */
 	synchronize_net();
 	for (s = slots; s < slots + ARRAY_SIZE(slots); s++)
