@@ -213,6 +213,14 @@ static inline struct minesp_sa *minesp_sa(const struct xfrm_state *x)
  */
 #define MINESP_STATE_NEW	(XFRM_STATE_DEAD + 1)
 
+/* The SN that the core has counted to when sending; under x->lock. */
+static inline u64 minesp_oseq(const struct xfrm_state *x)
+{
+	const struct xfrm_replay_state_esn *esn = x->replay_esn;
+
+	return esn ? (u64)esn->oseq_hi << 32 | esn->oseq : x->replay.oseq;
+}
+
 /* type.c */
 int minesp_types_register(void);
 void minesp_types_unregister(void);
@@ -269,7 +277,7 @@ int minesp_output(struct xfrm_state *x, struct sk_buff *skb);
 bool minesp_direct_works(void);
 bool minesp_direct_prepare(struct sk_buff *skb, struct xfrm_state *x, __be32 seq,
 			   u16 family, u32 flags);
-int minesp_direct_input(struct sk_buff *skb);
+int minesp_direct_input(struct sk_buff *skb, struct minesp_net *mn);
 int minesp_input(struct xfrm_state *x, struct sk_buff *skb);
 int minesp_protocols_register(void);
 void minesp_protocols_unregister(void);

@@ -83,28 +83,23 @@ int minesp_deliver_cb(struct sk_buff *skb, int err)
 static int minesp_deliver_finish(struct net *net, struct sock *sk,
 				 struct sk_buff *skb)
 {
-	const struct iphdr *iph;
+	const struct iphdr *iph = ip_hdr(skb);
 
-	/* As ip6_rcv_finish() does: a VRF gets to see an IPv6 packet once more. */
-	if (ip_hdr(skb)->version == 6) {
+	/* The route is that of the ESP packet, unless netfilter has changed the address. */
+	if (iph->version == 6) {
+		/* As ip6_rcv_finish() does: a VRF gets to see the packet once more. */
 		skb = l3mdev_ip6_rcv(skb);
 		if (!skb)
 			return NET_RX_SUCCESS;
-	}
-	iph = ip_hdr(skb);
-	/* The route is that of the ESP packet, unless netfilter has changed the address. */
-	if (unlikely(!skb_dst(skb))) {
-		if (iph->version == 6)
+		if (unlikely(!skb_dst(skb)))
 			minesp_ip6_route_input(skb);
-		else if (ip_route_input_noref(skb, iph->daddr, iph->saddr,
-					      minesp_dscp(iph), skb->dev))
-			goto drop;
+	} else if (unlikely(!skb_dst(skb)) &&
+		   ip_route_input_noref(skb, iph->daddr, iph->saddr,
+					minesp_dscp(iph), skb->dev)) {
+		kfree_skb(skb);
+		return NET_RX_DROP;
 	}
 	return dst_input(skb);
-
-drop:
-	kfree_skb(skb);
-	return NET_RX_DROP;
 }
 
 /* What xfrm4_transport_finish() and xfrm6_transport_finish() do. */

@@ -194,8 +194,7 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 	struct sk_buff *trailer;
 	int err;
 
-	if (sp->olen && (sp->ovec[0].flags == MINESP_DIRECT ||
-			 sp->ovec[0].flags == MINESP_DIRECT_GRO))
+	if (sp->olen && (sp->ovec[0].flags & MINESP_DIRECT) == MINESP_DIRECT)
 		minesp_input_direct(x, skb, sp);
 	else if (xo && xo->flags & XFRM_GRO)
 		return minesp_input_again(x, skb);
@@ -206,11 +205,6 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 		return -EINVAL;
 	}
 
-	/*
-	 * Decrypt nowhere but in memory that is the packet's own: what is paged
-	 * or cloned is copied first. Pages may be shared with a file or with
-	 * their sender in ways that no flag of the skb tells.
-	 */
 	err = minesp_own(skb, 0, &trailer);
 	if (likely(err >= 0)) {
 		/* What the device summed up is not what we pass on. */
@@ -233,7 +227,7 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 
 /**
  * minesp_direct_prepare - give a packet its SA, as GRO does
- * @skb: the packet, with its IP header at the network header
+ * @skb: the packet, without a secpath, and with its IP header at the network header
  * @x: the SA that its SPI leads to, referenced
  * @seq: the packet's SN
  * @family: of the packet
@@ -249,9 +243,6 @@ bool minesp_direct_prepare(struct sk_buff *skb, struct xfrm_state *x, __be32 seq
 		offsetof(struct ipv6hdr, daddr) : offsetof(struct iphdr, daddr);
 	struct sec_path *sp;
 
-	/* The mark speaks for the first SA of a secpath, so there must be none yet. */
-	if (secpath_exists(skb))
-		return false;
 	/* What the kernel's look-up asks for, too. */
 	if (READ_ONCE(x->km.state) != XFRM_STATE_VALID ||
 	    x->props.family != family ||
@@ -281,17 +272,18 @@ bool minesp_direct_prepare(struct sk_buff *skb, struct xfrm_state *x, __be32 seq
 /**
  * minesp_direct_input - hand a packet to xfrm_input() together with its SA
  * @skb: the packet, prepared by minesp_direct_prepare()
+ * @mn: its namespace
  *
  * That makes xfrm_input() skip its look-up and nothing else.
  *
  * Return: what xfrm_input() returns
  */
-int minesp_direct_input(struct sk_buff *skb)
+int minesp_direct_input(struct sk_buff *skb, struct minesp_net *mn)
 {
 	bool deliver = minesp_deliver_begin(skb);
 	int err;
 
-	minesp_stat_inc(minesp_net(dev_net(skb->dev)), MINESP_IN_DIRECT);
+	minesp_stat_inc(mn, MINESP_IN_DIRECT);
 	err = xfrm_input(skb, IPPROTO_ESP, 0, READ_ONCE(direct_encap_type));
 	if (deliver)
 		minesp_deliver_end(skb);
@@ -307,6 +299,7 @@ static int minesp_rcv_direct(struct sk_buff *skb, u16 family)
 
 	if (unlikely(READ_ONCE(direct) == DIRECT_NOT))
 		goto miss;
+	/* The mark speaks for the first SA of a secpath, so there must be none yet. */
 	if (xfrm_parse_spi(skb, IPPROTO_ESP, &spi, &seq) || secpath_exists(skb))
 		return -EINVAL;
 	x = minesp_sad_find(mn, spi);
@@ -315,7 +308,7 @@ static int minesp_rcv_direct(struct sk_buff *skb, u16 family)
 	/* Crypto may outlive the RCU section that holds the dst for us. */
 	if (skb_dst_force(skb) &&
 	    minesp_direct_prepare(skb, x, seq, family, MINESP_DIRECT))
-		return minesp_direct_input(skb);
+		return minesp_direct_input(skb, mn);
 	xfrm_state_put(x);
 miss:
 	minesp_stat_inc(mn, MINESP_IN_LOOKUP);

@@ -41,7 +41,7 @@ static struct minesp_slot {
 	unsigned short family;
 	const struct net_offload **slot;
 	const struct net_offload ours;
-	const struct net_offload *stock;
+	const struct net_offload *stock; /* not NULL when @ours is in the slot */
 	struct module *owner;		/* of @stock, pinned */
 } slots[] = {
 	{
@@ -77,7 +77,7 @@ static bool minesp_gro_plain(const struct sk_buff *skb, u16 family)
 	const struct net_device *dev = skb->dev;
 	int len = family == AF_INET ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 
-	return skb->pkt_type == PACKET_HOST &&
+	return skb->pkt_type == PACKET_HOST && !secpath_exists(skb) &&
 	       /* no padding, no fragment, no tunnel, no header between IP and ESP */
 	       !NAPI_GRO_CB(skb)->flush && !NAPI_GRO_CB(skb)->encap_mark &&
 	       NAPI_GRO_CB(skb)->proto != IPPROTO_UDP &&
@@ -116,7 +116,7 @@ static int minesp_gro(struct sk_buff *skb, u16 family)
 		goto push;
 	if (family == AF_INET6)
 		IP6CB(skb)->nhoff = offsetof(struct ipv6hdr, nexthdr);
-	minesp_direct_input(skb);
+	minesp_direct_input(skb, mn);
 	return 0;
 
 push:
@@ -134,7 +134,7 @@ static struct sk_buff *minesp_gro_receive(struct list_head *head,
 
 	if (!err)
 		return ERR_PTR(-EINPROGRESS);
-	if (err == -ENOENT && s->stock)
+	if (err == -ENOENT)
 		return s->stock->callbacks.gro_receive(head, skb);
 	NAPI_GRO_CB(skb)->same_flow = 0;
 	NAPI_GRO_CB(skb)->flush = 1;
@@ -222,8 +222,7 @@ static struct sk_buff *minesp_gso_segment(struct sk_buff *skb,
 	if (xo)
 		x = xfrm_input_state(skb);
 	if (!x || x->type_offload != &minesp_type_offload)
-		return s->stock ? s->stock->callbacks.gso_segment(skb, features) :
-				  ERR_PTR(-EPROTONOSUPPORT);
+		return s->stock->callbacks.gso_segment(skb, features);
 
 	hlen = sizeof(struct ip_esp_hdr) + minesp_sa(x)->ivlen;
 	if (!(skb_shinfo(skb)->gso_type & SKB_GSO_ESP) ||

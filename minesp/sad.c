@@ -331,13 +331,11 @@ static int minesp_sad_seq_show(struct seq_file *seq, void *v)
 		direct = rcu_access_pointer(*p) == sa;
 	}
 	spin_lock_bh(&x->lock);
-	if (x->replay_esn) {
-		sent = (u64)x->replay_esn->oseq_hi << 32 | x->replay_esn->oseq;
+	sent = minesp_oseq(x);
+	if (x->replay_esn)
 		rcvd = (u64)x->replay_esn->seq_hi << 32 | x->replay_esn->seq;
-	} else {
-		sent = x->replay.oseq;
+	else
 		rcvd = x->replay.seq;
-	}
 	spin_unlock_bh(&x->lock);
 	seq_printf(seq, "0x%08x %-7ld %-6s %-7s %-10llu %-10llu ",
 		   ntohl(x->id.spi), slot, direct ? "yes" : "no",

@@ -315,14 +315,7 @@ static void minesp_seqno_sent(struct minesp_clock *clock, s64 ns)
 		;
 }
 
-/* The SN that the core has counted to */
-static u64 minesp_seqno_counted(const struct xfrm_state *x)
-{
-	const struct xfrm_replay_state_esn *esn = x->replay_esn;
-
-	return esn ? (u64)esn->oseq_hi << 32 | esn->oseq : x->replay.oseq;
-}
-
+/* Set minesp_oseq(). */
 static void minesp_seqno_count(struct xfrm_state *x, u64 sn)
 {
 	if (x->replay_esn) {
@@ -454,7 +447,7 @@ int minesp_seqno_xmit(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 		if (!++xo->seq.low)
 			xo->seq.hi++;
 	} else {
-		*sn = minesp_seqno_counted(x) + 1;
+		*sn = minesp_oseq(x) + 1;
 		err = -EOVERFLOW;
 		if (unlikely(*sn - 1 >= end))
 			goto unlock;

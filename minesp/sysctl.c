@@ -30,19 +30,18 @@ static int minesp_do_offload(CTL_TABLE *table, int write, void *buffer,
 {
 	struct minesp_net *mn = container_of(table->data, struct minesp_net,
 					     offload);
-	unsigned int offload = READ_ONCE(mn->offload);
-	struct ctl_table tmp = {
-		.data = &offload,
-		.maxlen = sizeof(offload),
-		.extra1 = SYSCTL_ZERO,
-		.extra2 = SYSCTL_ONE,
-	};
+	unsigned int old = READ_ONCE(mn->offload), offload = old;
+	struct ctl_table tmp = *table;
 	int err;
 
+	tmp.data = &offload;
 	err = proc_douintvec_minmax(&tmp, write, buffer, lenp, ppos);
-	if (!err && write && offload)
+	/* As with sad_slots. */
+	if (err || !write || offload == old)
+		return err;
+	if (offload)
 		err = minesp_offload_enable();
-	if (!err && write)
+	if (!err)
 		WRITE_ONCE(mn->offload, offload);
 	return err;
 }
