@@ -337,7 +337,8 @@ def at_random(mode, inner, outer):
         assert min(got, seen) > RANDOM_PACKETS // 10, f"only {got} of {seen} arrived"
         for h in (a, b):
             stats = h.stats()
-            assert stats["InNoMemory"] and stats["OutNoMemory"], stats
+            # Sending needs memory for few of these packets; sending() has those.
+            assert stats["InNoMemory"], stats
             lib.equal(stats["InIcvWrong"], 0, "wrong ICVs")
         for end, data in zip(ends, (SECRET + b"here", SECRET + b"there")):
             sent.add(data)

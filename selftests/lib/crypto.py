@@ -56,6 +56,9 @@ def async_aead(name=GCM, **values):
     kmod.unload("async_aead")   # what a case that failed has left
     kmod.load_helper("async_aead", f"alg={name}")
     cipher = AsyncAead()
+    # Newer kernels still test it when the module has been loaded.
+    wait_for(f"the kernel has tested async-{name}", lambda: _drivers(name).get(
+        f"async-{name}", {}).get("selftest") == "passed")
     try:
         cipher.set(**values)
         yield cipher
