@@ -21,12 +21,14 @@ static DEFINE_PER_CPU(struct minesp_op *, minesp_spare);
 
 static struct minesp_op *minesp_op_get(size_t size)
 {
-	struct minesp_op *op = this_cpu_xchg(minesp_spare, NULL);
+	struct minesp_op *op;
 
-	if (likely(op && size <= op->size))
-		return op;
-	kfree(op);
-	size = max_t(size_t, size, MINESP_OP_SIZE);
+	if (likely(size <= MINESP_OP_SIZE)) {
+		op = this_cpu_xchg(minesp_spare, NULL);
+		if (likely(op))
+			return op;
+		size = MINESP_OP_SIZE;
+	}
 	/* The peer chooses the number of fragments: some thousands at most. */
 	op = kmalloc(size, GFP_ATOMIC | __GFP_NOWARN);
 	if (op)
