@@ -283,9 +283,8 @@ int minesp_protocols_register(void);
 void minesp_protocols_unregister(void);
 
 /* deliver.c */
-bool minesp_deliver_begin(struct sk_buff *skb);
+int minesp_deliver_input(struct sk_buff *skb, int encap_type);
 int minesp_deliver_cb(struct sk_buff *skb, int err);
-void minesp_deliver_end(struct sk_buff *skb);
 
 /* netns.c */
 struct minesp_net *minesp_net(const struct net *net);

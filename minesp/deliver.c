@@ -9,16 +9,18 @@
  *
  * The last thing that xfrm_input() does before is to ask the protocol handlers whether
  * they mind. minesp_deliver_cb() answers with an error, and keeps a reference. So
- * xfrm_input() gives up the packet, and minesp_deliver_end() delivers it when xfrm_input()
- * has returned. What the packet meets on its way is the same: PREROUTING in transport
- * mode, the device that it came from in tunnel mode. Only what would not meet GRO is
- * delivered so.
+ * xfrm_input() gives up the packet, and minesp_deliver_input() delivers it when
+ * xfrm_input() has returned. What the packet meets on its way is the same: PREROUTING in
+ * transport mode, the device that it came from in tunnel mode. A packet that would meet
+ * GRO still goes there.
  *
  * The stack is safe. While a CPU delivers a packet, it delivers no other one: what is
  * within it goes to xfrm_input()'s queues.
  */
 #include <linux/ip.h>
+#include <linux/module.h>
 #include <linux/netfilter.h>
+#include <net/dst_metadata.h>
 #include <net/ip6_route.h>
 #include <net/l3mdev.h>
 #include <net/route.h>
@@ -27,9 +29,9 @@
 
 /*
  * The packet that a CPU hands to xfrm_input(), and whether it has been taken back.
- * Bottom halves are off from minesp_deliver_begin() to minesp_deliver_end(), so the task
- * stays on its CPU. With PREEMPT_RT another one may come in between. It then finds @skb
- * set, and leaves both alone.
+ * Bottom halves are off in minesp_deliver_input(), so the task stays on its CPU. With
+ * PREEMPT_RT another one may come in between. It then finds @skb set, and leaves both
+ * alone.
  */
 struct minesp_delivery {
 	struct sk_buff *skb;
@@ -42,20 +44,6 @@ static DEFINE_PER_CPU(struct minesp_delivery, minesp_delivery);
 #define MINESP_BUSY	((struct sk_buff *)ERR_PTR(-EBUSY))
 
 /**
- * minesp_deliver_begin - prepare to take a packet back from xfrm_input()
- * @skb: the packet. Bottom halves are off, and the caller is in an RCU section.
- *
- * Return: whether the caller has to call minesp_deliver_end() after xfrm_input().
- */
-bool minesp_deliver_begin(struct sk_buff *skb)
-{
-	if (this_cpu_cmpxchg(minesp_delivery.skb, NULL, skb))
-		return false;
-	this_cpu_write(minesp_delivery.taken, false);
-	return true;
-}
-
-/**
  * minesp_deliver_cb - the protocol handlers' cb_handler: take the packet back
  * @skb: the packet, without ESP
  * @err: 0, or why xfrm_input() drops it
@@ -65,15 +53,18 @@ bool minesp_deliver_begin(struct sk_buff *skb)
 int minesp_deliver_cb(struct sk_buff *skb, int err)
 {
 	const struct sec_path *sp = skb_sec_path(skb);
+	const struct xfrm_state *x;
 
 	if (err || this_cpu_read(minesp_delivery.skb) != skb || sp->len != 1)
 		return 1;
-	/* It came from GRO, and goes back there. */
+	x = sp->xvec[0];
+	if (x->type->owner != THIS_MODULE)
+		return 1;
+	/* A packet that came from GRO goes back there. */
 	if (sp->olen)
 		return 1;
 	/* With GRO the packets of a tunnel become fewer. That pays for the queue. */
-	if (sp->xvec[0]->props.mode == XFRM_MODE_TUNNEL &&
-	    !netif_elide_gro(skb->dev))
+	if (x->props.mode == XFRM_MODE_TUNNEL && !netif_elide_gro(skb->dev))
 		return 1;
 	skb_get(skb);
 	this_cpu_write(minesp_delivery.taken, true);
@@ -86,14 +77,14 @@ static int minesp_deliver_finish(struct net *net, struct sock *sk,
 	const struct iphdr *iph = ip_hdr(skb);
 
 	/* The route is that of the ESP packet, unless netfilter has changed the address. */
-	if (iph->version == 6) {
+	if (IS_ENABLED(CONFIG_IPV6) && iph->version == 6) {
 		/* As ip6_rcv_finish() does: a VRF gets to see the packet once more. */
 		skb = l3mdev_ip6_rcv(skb);
 		if (!skb)
 			return NET_RX_SUCCESS;
-		if (unlikely(!skb_dst(skb)))
+		if (unlikely(!skb_valid_dst(skb)))
 			minesp_ip6_route_input(skb);
-	} else if (unlikely(!skb_dst(skb)) &&
+	} else if (unlikely(!skb_valid_dst(skb)) &&
 		   ip_route_input_noref(skb, iph->daddr, iph->saddr,
 					minesp_dscp(iph), skb->dev)) {
 		kfree_skb(skb);
@@ -132,14 +123,25 @@ static void minesp_deliver(struct sk_buff *skb)
 }
 
 /**
- * minesp_deliver_end - deliver the packet, if it has been taken back
- * @skb: the packet of minesp_deliver_begin(), which is xfrm_input()'s if it has not
+ * minesp_deliver_input - call xfrm_input(), and deliver the packet if it is taken back
+ * @skb: the packet. Bottom halves are off, and the caller is in an RCU section.
+ * @encap_type: for xfrm_input()
+ *
+ * Return: what xfrm_input() returns
  */
-void minesp_deliver_end(struct sk_buff *skb)
+int minesp_deliver_input(struct sk_buff *skb, int encap_type)
 {
+	int err;
+
+	if (this_cpu_cmpxchg(minesp_delivery.skb, NULL, skb))
+		return xfrm_input(skb, IPPROTO_ESP, 0, encap_type);
+
+	this_cpu_write(minesp_delivery.taken, false);
+	err = xfrm_input(skb, IPPROTO_ESP, 0, encap_type);
 	/* First, as the packet may be gone, and another one have its address. */
 	this_cpu_write(minesp_delivery.skb, MINESP_BUSY);
 	if (this_cpu_read(minesp_delivery.taken))
 		minesp_deliver(skb);
 	this_cpu_write(minesp_delivery.skb, NULL);
+	return err;
 }

@@ -225,6 +225,20 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 	return err;
 }
 
+static unsigned int minesp_daddr_offset(u16 family)
+{
+	return family == AF_INET6 ? offsetof(struct ipv6hdr, daddr) :
+				    offsetof(struct iphdr, daddr);
+}
+
+/* What xfrm_input() wants to know before it looks up an SA by the SPI that it reads. */
+static void minesp_input_begin(struct sk_buff *skb, u16 family)
+{
+	XFRM_TUNNEL_SKB_CB(skb)->tunnel.ip4 = NULL;
+	XFRM_SPI_SKB_CB(skb)->family = family;
+	XFRM_SPI_SKB_CB(skb)->daddroff = minesp_daddr_offset(family);
+}
+
 /**
  * minesp_direct_prepare - give a packet its SA, as GRO does
  * @skb: the packet, without a secpath, and with its IP header at the network header
@@ -239,15 +253,13 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 bool minesp_direct_prepare(struct sk_buff *skb, struct xfrm_state *x, __be32 seq,
 			   u16 family, u32 flags)
 {
-	unsigned int daddroff = family == AF_INET6 ?
-		offsetof(struct ipv6hdr, daddr) : offsetof(struct iphdr, daddr);
+	const void *daddr = skb_network_header(skb) + minesp_daddr_offset(family);
 	struct sec_path *sp;
 
 	/* What the kernel's look-up asks for, too. */
 	if (READ_ONCE(x->km.state) != XFRM_STATE_VALID ||
 	    x->props.family != family ||
-	    !xfrm_addr_equal(&x->id.daddr,
-			     (void *)(skb_network_header(skb) + daddroff), family) ||
+	    !xfrm_addr_equal(&x->id.daddr, daddr, family) ||
 	    (skb->mark & x->mark.m) != x->mark.v)
 		return false;
 	sp = secpath_set(skb);
@@ -258,13 +270,8 @@ bool minesp_direct_prepare(struct sk_buff *skb, struct xfrm_state *x, __be32 seq
 	sp->len = 1;
 	sp->olen = 1;	/* with ovec[0] otherwise 0, as secpath_set() made it */
 	sp->ovec[0].flags = flags;
-	/*
-	 * This, and 0 for the SPI, is for a kernel that looks up the SA all the same,
-	 * see minesp_input_direct(): it reads SPI and SN itself.
-	 */
-	XFRM_TUNNEL_SKB_CB(skb)->tunnel.ip4 = NULL;
-	XFRM_SPI_SKB_CB(skb)->family = family;
-	XFRM_SPI_SKB_CB(skb)->daddroff = daddroff;
+	/* A kernel may look up the SA all the same, see minesp_input_direct(). */
+	minesp_input_begin(skb, family);
 	XFRM_SPI_SKB_CB(skb)->seq = seq;
 	return true;
 }
@@ -280,39 +287,41 @@ bool minesp_direct_prepare(struct sk_buff *skb, struct xfrm_state *x, __be32 seq
  */
 int minesp_direct_input(struct sk_buff *skb, struct minesp_net *mn)
 {
-	bool deliver = minesp_deliver_begin(skb);
-	int err;
-
 	minesp_stat_inc(mn, MINESP_IN_DIRECT);
-	err = xfrm_input(skb, IPPROTO_ESP, 0, READ_ONCE(direct_encap_type));
-	if (deliver)
-		minesp_deliver_end(skb);
-	return err;
+	return minesp_deliver_input(skb, READ_ONCE(direct_encap_type));
 }
 
-/* From the SPI to the SA. -EINVAL passes the packet on. */
+/*
+ * From the SPI to the SA. -EINVAL passes the packet on.
+ *
+ * If the table does not have the SA, xfrm_input() looks it up, and is called from here,
+ * too. So the packet is delivered in the same way as those that follow it, and they do
+ * not overtake it.
+ */
 static int minesp_rcv_direct(struct sk_buff *skb, u16 family)
 {
 	struct minesp_net *mn = minesp_net(dev_net(skb->dev));
 	struct xfrm_state *x;
 	__be32 spi, seq;
 
-	if (unlikely(READ_ONCE(direct) == DIRECT_NOT))
-		goto miss;
-	/* The mark speaks for the first SA of a secpath, so there must be none yet. */
+	/*
+	 * The mark speaks for the first SA of a secpath, so there must be none yet. With
+	 * a secpath, XFRM interfaces have to check the policies for the outer packet.
+	 */
 	if (xfrm_parse_spi(skb, IPPROTO_ESP, &spi, &seq) || secpath_exists(skb))
 		return -EINVAL;
-	x = minesp_sad_find(mn, spi);
-	if (!x)
-		goto miss;
-	/* Crypto may outlive the RCU section that holds the dst for us. */
-	if (skb_dst_force(skb) &&
-	    minesp_direct_prepare(skb, x, seq, family, MINESP_DIRECT))
-		return minesp_direct_input(skb, mn);
-	xfrm_state_put(x);
-miss:
+	if (likely(READ_ONCE(direct) != DIRECT_NOT)) {
+		x = minesp_sad_find(mn, spi);
+		/* Crypto may outlive the RCU section that holds the dst for us. */
+		if (x && skb_dst_force(skb) &&
+		    minesp_direct_prepare(skb, x, seq, family, MINESP_DIRECT))
+			return minesp_direct_input(skb, mn);
+		if (x)
+			xfrm_state_put(x);
+	}
 	minesp_stat_inc(mn, MINESP_IN_LOOKUP);
-	return -EINVAL;
+	minesp_input_begin(skb, family);
+	return minesp_deliver_input(skb, 0);
 }
 
 static int minesp4_rcv_direct(struct sk_buff *skb)

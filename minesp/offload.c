@@ -68,7 +68,8 @@ static bool minesp_gro_local(const struct sk_buff *skb, u16 family)
 
 	if (family == AF_INET)
 		return __ip_dev_find(net, ip_hdr(skb)->daddr, false);
-	return ipv6_chk_addr(net, &ipv6_hdr(skb)->daddr, skb->dev, 0);
+	return IS_ENABLED(CONFIG_IPV6) &&
+	       ipv6_chk_addr(net, &ipv6_hdr(skb)->daddr, skb->dev, 0);
 }
 
 /* May ESP have this packet from GRO, or is IP to look at it first? */
