@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Functions of the C library that Python does not offer."""
 import ctypes
+import struct
 
 CLONE_NEWNET = 0x40000000
 
@@ -11,3 +12,10 @@ def call(function, *args):
     """Calls a function that returns 0, or sets errno."""
     if getattr(_libc, function)(*args):
         raise OSError(ctypes.get_errno(), function)
+
+
+def vmsplice(fd, memory, count):
+    """Puts the beginning of a buffer into a pipe, without a copy."""
+    iov = struct.pack("@PN", ctypes.addressof(ctypes.c_char.from_buffer(memory)), count)
+    if _libc.vmsplice(fd, iov, 1, 0) != count:
+        raise OSError(ctypes.get_errno(), "vmsplice")

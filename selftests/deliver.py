@@ -1,0 +1,713 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""What a packet meets after minesp has taken it out of ESP: netfilter, taps, tc, devices
+below and above. The same as with stock SAs, which each case tries as well; and whose
+memory minesp writes to."""
+import collections
+import contextlib
+import json
+import mmap
+import os
+import random
+import select
+import socket
+import struct
+import tempfile
+
+import lib
+from lib import kmod, libc, nfqueue, xfrm
+
+try:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+except ImportError:
+    AESGCM = None   # run() skips the test
+
+PORT, OTHER_PORT = 7001, 7002
+PACKETS = 6
+KINDS = {"minimal": lib.XFLAG_MINIMAL, "stock": lib.XFLAG_STOCK}
+SO_NO_CHECK, UDP_NO_CHECK6_TX = 11, 101     # Python does not have them
+UDP_ENCAP = 100
+
+# What the rules of Watch count, in each of two hooks
+COUNTED = {
+    "esp": "meta l4proto esp",
+    "udp": "meta l4proto udp",
+    "ipsec": "meta l4proto udp meta ipsec exists",
+    "no ipsec": "meta l4proto udp meta ipsec missing",
+    "policy": "meta l4proto udp ipsec in reqid 1",
+    "SPI": f"meta l4proto udp ipsec in spi {lib.SPI['b']:#x}",
+    "new": "meta l4proto udp ct state new",
+    "known": "meta l4proto udp ct state established",
+    "mark": "meta l4proto udp meta mark 0",
+    "no veth": 'meta l4proto udp meta iifname != "veth0"',
+}
+
+
+class Watch:
+    """Counts what host b sees: rules of nftables, of tc at the ingress of veth0, and a
+    sockets of packets on devices."""
+
+    def __init__(self, b):
+        self.b = b
+        rules = "\n".join(f'{words} counter comment "{name}"'
+                          for name, words in COUNTED.items())
+        lib.sh(f"ip netns exec {b.ns} nft -f -", stdin=f"""
+            table inet watch {{
+                chain prerouting {{
+                    type filter hook prerouting priority mangle;
+                    {rules}
+                }}
+                chain input {{
+                    type filter hook input priority filter;
+                    {rules}
+                }}
+                chain address {{
+                    type nat hook prerouting priority dstnat;
+                }}
+                chain late {{
+                    type filter hook prerouting priority 0;
+                }}
+            }}
+        """)
+        lib.sh(f"tc -n {b.ns} -batch -", stdin="\n".join([
+            "qdisc add dev veth0 clsact",
+            *(f"filter add dev veth0 ingress protocol {ip} pref {10 * n + i} "
+              f"flower ip_proto {proto:#x} action pass"
+              for n, ip in ((1, "ip"), (2, "ipv6"))
+              for i, proto in enumerate((50, 17)))]))
+        self.taps = []
+        self.listen("veth0")
+        self.total = collections.Counter()
+        self.clean = True   # nothing has been counted since moved()
+        self.tc = False     # count in tc, too: one more program to start
+
+    def close(self):
+        for tap in self.taps:
+            tap.close()
+
+    def listen(self, device):
+        tap = self.b.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+        tap.setsockopt(socket.SOL_SOCKET, lib.SO_RCVBUFFORCE, 1 << 20)
+        tap.setblocking(False)
+        tap.bind((device, 3))
+        self.taps.append(tap)
+
+    @contextlib.contextmanager
+    def rule(self, chain, rule):
+        """Has one more rule, in one of the empty chains."""
+        self.b.sh(f"nft add rule inet watch {chain} {rule}")
+        try:
+            yield
+        finally:
+            self.b.sh(f"nft flush chain inet watch {chain}")
+
+    def _nft(self):
+        said = lib.sh(f"ip netns exec {self.b.ns} nft -j list table inet watch")
+        for part in json.loads(said)["nftables"]:
+            if "comment" in part.get("rule", ()):
+                count, = (e["counter"]["packets"] for e in part["rule"]["expr"]
+                          if "counter" in e)
+                yield f"{part['rule']['chain']} {part['rule']['comment']}", count
+
+    def _tc(self):
+        said = lib.sh(f"tc -n {self.b.ns} -s -j filter show dev veth0 ingress")
+        for part in json.loads(said):
+            for action in part.get("options", {}).get("actions", ()):
+                yield f"tc {part['pref']}", action["stats"]["packets"]
+
+    def _taps(self):
+        for tap in self.taps:
+            # Its device may be gone.
+            with contextlib.suppress(BlockingIOError, OSError):
+                while True:
+                    data, (device, *_) = tap.recvfrom(1 << 16)
+                    proto = data[9] if data[0] >> 4 == 4 else data[6]
+                    if proto in (17, 50):
+                        yield f"tap {device} {proto}", 1
+
+    def moved(self):
+        """What has been counted since the last call, without what is 0."""
+        taps = collections.Counter(name for name, _ in self._taps())
+        total = collections.Counter(dict([*self._nft(), *(self._tc() if self.tc else ())]))
+        moved = total - self.total
+        self.total, self.clean = total, True
+        return dict(moved + taps)
+
+
+def receiver(b, address, device=None, port=PORT):
+    sock = b.socket(lib.family_of(address), socket.SOCK_DGRAM)
+    if device:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+    sock.bind((address, port))
+    return sock
+
+
+def receive(a, b, sink, n):
+    """The next datagrams, in order. The first one of an SA may be late."""
+    came = []
+    try:
+        for _ in range(n):
+            came.append(sink.recv(1 << 16))
+    except TimeoutError:
+        raise AssertionError(f"{len(came)} of {n} came; errors: {a.errors()}, "
+                             f"{b.errors()}") from None
+    return sorted(came)
+
+
+def send(a, b, inner, kind, sink, sends=PACKETS):
+    """Sends datagrams from a, which have to come out of a socket."""
+    with a.socket(sink.family, socket.SOCK_DGRAM) as source:
+        source.bind((a.address(inner, kind), 0))
+        for n in range(sends):
+            source.sendto(bytes([n]), (lib.ADDRESSES[kind, inner]["b"], PORT))
+    came = receive(a, b, sink, sends)
+    lib.equal([data[0] for data in came], [*range(sends)], "datagrams")
+
+
+def alike(a, b, watch, sink, mode, inner, outer, sas=None):
+    """Sends to minimal SAs of b, and then to stock ones: what b sees of it has to be the
+    same. Returns it. sas: sets up those of b, with a flag, in place of Host.sas()."""
+    kind = "inner" if mode == "tunnel" else "outer"
+    seen = {}
+    a.sas(mode, inner, outer)
+    if not watch.clean:
+        watch.moved()
+    for name, flag in KINDS.items():
+        watch.clean = False
+        if sas:
+            sas(flag)
+        else:
+            b.sas(mode, inner, outer, flag)
+        before, errors = b.stats(), b.errors()
+        send(a, b, inner, kind, sink)
+        seen[name] = watch.moved()
+        now = b.stats()
+        lib.equal(now["InPackets"] - before["InPackets"],
+                  PACKETS if name == "minimal" else 0, "InPackets")
+        lib.equal(b.errors(), errors, "errors")
+    differ = {k: (seen["minimal"].get(k, 0), seen["stock"].get(k, 0))
+              for k in seen["minimal"].keys() | seen["stock"].keys()
+              if seen["minimal"].get(k) != seen["stock"].get(k)}
+    lib.equal(differ, {}, "what differs (minimal, stock)")
+    return seen["minimal"]
+
+
+@contextlib.contextmanager
+def watched():
+    with lib.hosts() as (a, b), contextlib.closing(Watch(b)) as watch:
+        yield a, b, watch
+
+
+@lib.fixture
+def common():
+    """Two hosts, and a Watch, for the cases that do not change them."""
+    with watched() as (a, b, watch):
+        yield a, b, watch
+
+
+def fresh():
+    """The common hosts, without SAs."""
+    a, b, watch = common()
+    watch.clean = False
+    for h in (a, b):
+        h.ip("xfrm state flush\nxfrm policy flush")
+    return a, b, watch
+
+
+def seen(gro):
+    """Rules of netfilter, of tc, and taps: in transport mode the plaintext meets
+    PREROUTING and INPUT, and neither tc nor a tap."""
+    with contextlib.ExitStack() as stack:
+        if gro:
+            stack.enter_context(lib.gro())
+            a, b, watch = stack.enter_context(watched())
+        else:
+            a, b, watch = common()
+        watch.tc, watch.clean = True, False
+        stack.callback(setattr, watch, "tc", False)
+        for mode, inner, outer in lib.MODES:
+            kind = "inner" if mode == "tunnel" else "outer"
+            with receiver(b, b.address(inner, kind)) as sink:
+                got = alike(a, b, watch, sink, mode, inner, outer)
+            esp, udp = ((10, 11) if outer == 4 else (20, 21))
+            wanted = {"tap veth0 50": PACKETS, f"tc {esp}": PACKETS}
+            for hook in "prerouting", "input":
+                for what in "esp", "udp", "ipsec", "policy", "SPI", "mark":
+                    wanted[f"{hook} {what}"] = PACKETS
+            new = got.pop("prerouting new", 0), got.pop("input new", 0)
+            known = got.pop("prerouting known", 0), got.pop("input known", 0)
+            lib.equal([n + k for n, k in zip(new, known)], [PACKETS] * 2, "conntrack")
+            if mode == "tunnel":
+                udp = 11 if inner == 4 else 21
+                wanted |= {"tap veth0 17": PACKETS, f"tc {udp}": PACKETS}
+            lib.equal(got, wanted, f"{mode}, IPv{inner} in IPv{outer}")
+
+
+DEVICES = ("VLAN", "macvlan", "bridge", "bond")
+
+
+def put_on(kind, a, b):
+    """Moves the addresses of b from veth0 to dev0, a device above it."""
+    moved = [(a, b)] if kind != "VLAN" else [(a, b), (b, a)]
+    add = {"VRF": "dev0 type vrf table 10",
+           "VLAN": "link veth0 name dev0 type vlan id 5",
+           "macvlan": "link veth0 name dev0 address 02:00:00:00:00:0c type macvlan mode bridge",
+           "bridge": f"dev0 address {b.mac} type bridge",
+           "bond": f"dev0 address {b.mac} type bond mode active-backup"}[kind]
+    mac = "02:00:00:00:00:0c" if kind == "macvlan" else b.mac
+    for peer, h in moved:
+        h.ip(f"link add {add}")
+        if kind in ("bridge", "bond", "VRF"):
+            h.ip("link set veth0 down\nlink set veth0 master dev0\nlink set veth0 up")
+        h.sysctl("net.ipv6.conf.dev0.addr_gen_mode", 1)
+        h.sysctl("net.ipv6.conf.dev0.accept_dad", 0)
+        at = "veth0" if kind == "VRF" else "dev0"
+        h.ip(f"""
+            addr flush dev veth0
+            link set dev0 up
+            addr add {h.address(4)}/24 dev {at}
+            addr add {h.address(6)}/64 dev {at} nodad
+        """)
+        if kind == "VRF":
+            h.ip(f"""
+                addr del {h.address(4, 'inner')}/32 dev lo
+                addr add {h.address(4, 'inner')}/32 dev dev0
+            """)
+        # For tunnel mode; the default would be GRO.
+        h.sh("ethtool -K dev0 gro off")
+    if kind == "VLAN":
+        a.ip(f"""
+            neigh replace {b.address(4)} lladdr {mac} dev dev0
+            neigh replace {b.address(6)} lladdr {mac} dev dev0
+            neigh replace {b.address(4, 'inner')} lladdr {mac} dev dev0
+            route replace {b.address(4, 'inner')} dev dev0 src {a.address(4, 'inner')}
+        """)
+    else:
+        a.ip(f"""
+            neigh replace {b.address(4)} lladdr {mac} dev veth0
+            neigh replace {b.address(6)} lladdr {mac} dev veth0
+            neigh replace {b.address(4, 'inner')} lladdr {mac} dev veth0
+        """)
+
+
+def device(kind):
+    """ESP for an address on a device above veth0."""
+    with watched() as (a, b, watch):
+        put_on(kind, a, b)
+        watch.listen("dev0")
+        # What takes a link down leaves an error in its sockets: read that, too.
+        watch.clean = False
+        for mode, inner, outer in (("transport", 4, 4), ("transport", 6, 6),
+                                   ("tunnel", 4, 4))[kind != "VRF":]:
+            way = "inner" if mode == "tunnel" else "outer"
+            with receiver(b, b.address(inner, way), kind == "VRF" and "dev0") as sink:
+                got = alike(a, b, watch, sink, mode, inner, outer)
+            lib.equal(got["tap veth0 50"], PACKETS, "ESP on veth0")
+            lib.equal(got["tap dev0 50"], PACKETS, "ESP on the device above")
+            lib.equal(got["input no veth"], PACKETS, "input on the device above")
+
+
+def interface(kind, mode, family):
+    """What belongs to an XFRM interface, or to VTI, comes out of it."""
+    words = "mark 7" if kind == "vti" else "if_id 7"
+    a, b, watch = fresh()
+    with contextlib.ExitStack() as stack:
+        me, peer = b.address(family), a.address(family)
+        six, anyone = ("6", "::/0") if family == 6 else ("", "0.0.0.0/0")
+        b.ip("link add tun0 type " + {
+            "xfrm": "xfrm dev veth0 if_id 7",
+            "external": "xfrm external",
+            "vti": f"vti{six} local {me} remote {peer} key 7"}[kind])
+        b.sysctl("net.ipv6.conf.tun0.addr_gen_mode", 1)
+        b.ip("link set tun0 up")
+        stack.callback(b.ip, "link del tun0")
+        watch.listen("tun0")
+
+        def sas(flag):
+            b.ip(f"""
+                xfrm policy flush
+                xfrm state flush
+                xfrm state add src {peer} dst {me} proto esp spi {lib.SPI['b']:#x} reqid 1 mode {mode} replay-window 1024 {lib.SUITE} {words} {flag}
+                xfrm policy add src {anyone} dst {anyone} dir in tmpl src {peer} dst {me} proto esp reqid 1 mode {mode} {words}
+            """)
+
+        way = "inner" if mode == "tunnel" else "outer"
+        with receiver(b, b.address(family, way)) as sink:
+            got = alike(a, b, watch, sink, mode, family, family, sas=sas)
+        lib.equal(got["input no veth"], PACKETS, "input on the interface")
+
+
+@lib.fixture
+def beyond():
+    """A third host, which b forwards to."""
+    _, b, _ = common()
+    with lib.namespaces("r") as [r]:
+        b.sysctl("net.ipv4.ip_forward", 1)
+        b.sysctl("net.ipv6.conf.all.forwarding", 1)
+        b.ip(f"link add to-r type veth peer name veth0 netns {r.ns}")
+        for h, link, n in (b, "to-r", 1), (r, "veth0", 2):
+            h.sysctl(f"net.ipv6.conf.{link}.accept_dad", 0)
+            h.ip(f"""
+                addr add 203.0.113.{n}/24 dev {link}
+                addr add 2001:db8:2::{n}/64 dev {link} nodad
+                link set {link} up
+            """)
+        yield r, {4: "203.0.113.2", 6: "2001:db8:2::2"}
+
+
+def dnat(family, where):
+    """DNAT of what was in ESP: its new address is on this host, or beyond it."""
+    a, b, watch = common()
+    r, addresses = beyond()
+    host, to = (r, addresses[family])
+    if where == "this host":
+        host, to = b, b.address(family, "inner")
+    new = f"ip to {to}" if family == 4 else f"ip6 to [{to}]"
+    with (watch.rule("address", f"udp dport {PORT} meta ipsec exists dnat "
+                     f"{new}:{OTHER_PORT}"), receiver(host, to, port=OTHER_PORT) as sink):
+        got = alike(a, b, watch, sink, "transport", family, family)
+    lib.equal(got.get("input udp", 0), PACKETS if where == "this host" else 0, "input")
+
+
+def port_unreachable(family):
+    """The ICMP error for what was in ESP comes back, in ESP as well."""
+    a, b, watch = fresh()
+    before = a.errors(), b.errors()
+    moved = {}
+    for name, flag in KINDS.items():
+        for h in (a, b):
+            h.sas("transport", family, family, flag)
+        watch.moved()
+        with a.socket(lib.family_of(a.address(family)), socket.SOCK_DGRAM) as sock:
+            sock.connect((b.address(family), OTHER_PORT))
+            for _ in range(2):
+                sock.send(b"x")
+                try:
+                    sock.recv(1)
+                except ConnectionRefusedError:
+                    pass
+                else:
+                    raise AssertionError("no error")
+        moved[name] = watch.moved()
+    lib.equal(moved["minimal"], moved["stock"], "minimal, and stock")
+    lib.equal((a.errors(), b.errors()), before, "errors")
+
+
+# Packets that are made here rather than by a peer's kernel
+
+def checksum(data):
+    total = sum(struct.unpack(f">{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
+    while total >> 16:
+        total = (total & 0xffff) + (total >> 16)
+    return ~total & 0xffff or 0xffff
+
+
+def udp(a, family, data, sport=PORT, dport=PORT, kind="outer", check=True):
+    """A UDP datagram from a to b."""
+    head = struct.pack(">HHHH", sport, dport, 8 + len(data), 0)
+    if not check:
+        return head + data
+    pseudo = b"".join(socket.inet_pton(lib.family_of(x), x) for x in (
+        a.address(family, kind), lib.ADDRESSES[kind, family]["b"]))
+    pseudo += struct.pack(">II", 8 + len(data), socket.IPPROTO_UDP)
+    return head[:6] + struct.pack(">H", checksum(pseudo + head + data)) + data
+
+
+def ip(a, family, proto, data, kind="outer"):
+    """An IP packet from a to b."""
+    src, dst = (socket.inet_pton(lib.family_of(x), x) for x in (
+        a.address(family, kind), lib.ADDRESSES[kind, family]["b"]))
+    if family == 6:
+        return struct.pack(">IHBB", 6 << 28, len(data), proto, 64) + src + dst + data
+    head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(data), 0, 0, 64, proto, 0) + src + dst
+    return head[:10] + struct.pack(">H", checksum(head)) + head[12:] + data
+
+
+def esp(spi, seq, payload, proto):
+    """ESP around a payload: its header, and the rest."""
+    key = bytes.fromhex(lib.KEYS[128][2:])
+    head, iv = struct.pack(">II", spi, seq), random.randbytes(8)
+    pad = -(len(payload) + 2) % 4
+    plain = payload + bytes(range(1, 1 + pad)) + bytes([pad, proto])
+    return head, iv + AESGCM(key[:16]).encrypt(key[16:] + iv, plain, head)
+
+
+def frame(a, b, packet):
+    kind = 0x0800 if packet[0] >> 4 == 4 else 0x86dd
+    return b"".join(bytes.fromhex(h.mac.replace(":", "")) for h in (b, a)) + struct.pack(
+        ">H", kind) + packet
+
+
+def inbound_sa(b, family, spi, flag, mode="transport", more=""):
+    src, dst = (lib.ADDRESSES["outer", family][h] for h in "ab")
+    return (f"xfrm state add src {src} dst {dst} proto esp spi {spi:#x} reqid 1 mode {mode} "
+            f"replay-window 32 {lib.SUITE} {flag} {more}")
+
+
+def many_times_in_udp():
+    """ESP in UDP in ESP in UDP in ESP ...: as deep as xfrm takes it, and deeper. The
+    outermost SA is minimal; the others are stock, since minimal ones have no UDP."""
+    moved = {}
+    a, b, watch = fresh()
+    watch.moved()
+    with (b.socket(socket.AF_INET, socket.SOCK_DGRAM) as ike,
+          contextlib.closing(a.wire()) as wire, receiver(b, b.address(4)) as sink):
+        ike.bind(("0.0.0.0", 4500))
+        ike.setsockopt(socket.IPPROTO_UDP, UDP_ENCAP, xfrm.UDP_ENCAP_ESPINUDP)
+        for name, flag in KINDS.items():
+            b.ip("\n".join(["xfrm state flush", inbound_sa(b, 4, 0x2000, flag), *(
+                inbound_sa(b, 4, 0x3000 + n, lib.XFLAG_STOCK,
+                           more="encap espinudp 4500 4500 0.0.0.0") for n in range(8))]))
+            before = b.counters()
+            # XFRM_MAX_DEPTH is 6.
+            for seq, depth in enumerate((0, 0, 1, 5, 6, 8, 5), start=1):
+                packet = udp(a, 4, bytes([depth]))
+                for n in range(depth):
+                    packet = udp(a, 4, b"".join(esp(0x3000 + n, seq, packet, 17)),
+                                 4500, 4500, check=False)
+                wire.send(frame(a, b, ip(a, 4, 50, b"".join(esp(0x2000, seq, packet, 17)))))
+                if depth < 6:
+                    lib.equal(sink.recv(10), bytes([depth]), "data")
+                else:
+                    dropped = before["XfrmInBufferError"] + 1 + (depth > 6)
+                    lib.wait_for("a packet too deep is dropped", lambda:
+                                 b.counters()["XfrmInBufferError"] == dropped)
+            moved[name] = watch.moved() | {
+                k: v - before[k] for k, v in b.counters().items() if k.startswith("Xfrm")}
+        lib.equal(moved["minimal"], moved["stock"], "minimal, and stock")
+
+
+def in_tunnel(mode):
+    """ESP in tunnel mode, and ESP for this host in it."""
+    apps = {h: lib.ADDRESSES["inner", 4][h] for h in "ab"}
+    with lib.hosts() as (a, b):
+        if mode == "tunnel":
+            apps = {"a": "198.51.100.11", "b": "198.51.100.12"}
+            for h, peer in (a, b), (b, a):
+                h.ip(f"""
+                    addr add {apps[h.name]}/32 dev lo
+                    neigh replace {apps[h.peer]} lladdr {peer.mac} dev veth0
+                    route add {apps[h.peer]} dev veth0 src {apps[h.name]}
+                """)
+        how = (f"reqid 2 mode {mode}", "reqid 1 mode tunnel")
+        src, dst = ([lib.ADDRESSES[kind, 4][h] for kind in ("inner", "outer")] for h in "ab")
+        tmpl = " ".join(f"tmpl src {src[n]} dst {dst[n]} proto esp {how[n]}" for n in (0, 1))
+        for name, flag in KINDS.items():
+            for h, way in (a, "out"), (b, "in"):
+                h.ip("\n".join(["xfrm state flush", "xfrm policy flush", *(
+                    f"xfrm state add src {src[n]} dst {dst[n]} proto esp spi {0x2000 + n:#x} "
+                    f"{how[n]} replay-window 1024 {lib.SUITE} {flag}" for n in (0, 1)),
+                    f"xfrm policy add src {apps['a']} dst {apps['b']} dir {way} "
+                    f"priority 2 {tmpl}"]))
+            # XFRM interfaces, whose module may be loaded, ask for it.
+            b.ip(f"xfrm policy add src {src[0]} dst {dst[0]} proto esp dir in priority 1 "
+                 f"tmpl src {src[1]} dst {dst[1]} proto esp {how[1]}")
+            before = b.stats()["InPackets"]
+            with (receiver(b, apps["b"]) as sink,
+                  a.socket(socket.AF_INET, socket.SOCK_DGRAM) as source):
+                source.bind((apps["a"], PORT))
+                for n in range(PACKETS):
+                    source.sendto(bytes([n]) * 100, sink.getsockname())
+                lib.equal([data[0] for data in receive(a, b, sink, PACKETS)],
+                          [*range(PACKETS)], f"datagrams, {name}")
+            lib.equal(b.stats()["InPackets"] - before,
+                      2 * PACKETS if name == "minimal" else 0, "InPackets")
+        lib.equal((a.errors(), b.errors()), ({}, {}), "errors")
+
+
+# Packets that a netfilter queue holds
+
+@contextlib.contextmanager
+def queued(family):
+    """A queue of what was in ESP; everything that comes after it begins with a direct
+    SA. Then there are no SAs any more."""
+    a, b, watch = fresh()
+    for h in (a, b):
+        h.sas("transport", family, family)
+    with (receiver(b, b.address(family)) as sink,
+          a.socket(sink.family, socket.SOCK_DGRAM) as source):
+        def send(data):
+            source.sendto(data, sink.getsockname()[:2])
+
+        for _ in range(2):
+            send(b"before")
+            lib.equal(sink.recv(100), b"before", "data")
+        with (contextlib.closing(nfqueue.Queue(b)) as queue,
+              watch.rule("late", "meta l4proto udp queue num 0")):
+            yield a, b, queue, send, sink
+    fresh()
+
+
+def accepted(family):
+    """Who holds a packet in a queue lets it go on."""
+    with queued(family) as (a, b, queue, send, sink):
+        for n in range(3):
+            send(bytes([n]))
+            number = queue.take()
+            assert not select.select([sink], [], [], 0)[0], "it did not wait"
+            queue.accept(number)
+            lib.equal(sink.recv(10), bytes([n]), "data")
+
+
+def held(family):
+    """A packet in a queue holds its SA, and so minesp, until the queue is gone."""
+    with kmod.restored():
+        with queued(family) as (a, b, queue, send, sink):
+            send(b"held")
+            queue.take()
+            for h in (a, b):
+                h.ip("xfrm state flush\nxfrm policy flush")
+            for _ in range(3):
+                said = lib.sh("rmmod minesp", check=False)
+                assert "in use" in said, said
+        kmod.unload()
+
+
+# Memory that minesp shares with others
+
+FILE = 256 << 10
+
+
+def splice(sock, source, offset, count):
+    """Sends a part of a file, without a copy if the kernel can do that."""
+    out, into = os.pipe()
+    os.splice(source, into, count, offset_src=offset)
+    os.splice(out, sock.fileno(), count)
+    os.close(out)
+    os.close(into)
+
+
+def vmsplice(sock, memory, count):
+    """Sends the beginning of memory, likewise."""
+    out, into = os.pipe()
+    libc.vmsplice(into, memory, count)
+    os.splice(out, sock.fileno(), count)
+    os.close(out)
+    os.close(into)
+
+
+def file_sent(mode, inner, outer):
+    """A file's pages, and a process's, that are sent stay as they are."""
+    kind = "inner" if mode == "tunnel" else "outer"
+    data = random.randbytes(FILE)
+    a, b, _ = fresh()
+    errors = a.errors(), b.errors()
+    with tempfile.TemporaryFile() as file, contextlib.closing(
+            mmap.mmap(-1, 1 << 16)) as memory:
+        for h in (a, b):
+            h.sas(mode, inner, outer)
+        file.write(data)
+        file.flush()
+        memory[:] = data[:len(memory)]
+        to = b.address(inner, kind)
+        with receiver(b, to) as sink, a.socket(sink.family, socket.SOCK_DGRAM) as source:
+            source.bind((a.address(inner, kind), 0))
+            source.connect((to, PORT))
+            for n in range(3):
+                splice(source, file.fileno(), n * 5000, 1200)
+                lib.equal(sink.recv(1 << 16), data[n * 5000:][:1200], "data")
+                vmsplice(source, memory, 1200)
+                lib.equal(sink.recv(1 << 16), data[:1200], "data")
+        with a.socket(lib.family_of(to), socket.SOCK_STREAM) as source, b.socket(
+                lib.family_of(to), socket.SOCK_STREAM) as sink:
+            sink.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sink.bind((to, PORT))
+            sink.listen()
+            source.bind((a.address(inner, kind), 0))
+            source.connect((to, PORT))
+            conn, _ = sink.accept()
+            with conn:
+                conn.settimeout(lib.TIMEOUT)
+                sent = 0
+                while sent < FILE:
+                    n = os.sendfile(source.fileno(), file.fileno(), sent,
+                                    min(FILE - sent, 1 << 15))
+                    got = b""
+                    while len(got) < n:
+                        got += conn.recv(n - len(got))
+                    assert got == data[sent:sent + n], "data"
+                    sent += n
+        file.seek(0)
+        assert file.read() == data, "the file has changed"
+        assert memory[:] == data[:len(memory)], "the memory has changed"
+        lib.equal((a.errors(), b.errors()), errors, "errors")
+
+
+def file_received(mode, inner, outer):
+    """ESP that is a file's pages is decrypted elsewhere. The file is sent by UDP, whose
+    header becomes that of ESP: the ports the SPI, the length the SN."""
+    kind = "inner" if mode == "tunnel" else "outer"
+    spi = PORT << 16 | OTHER_PORT
+    a, b, watch = fresh()
+    errors = b.errors()
+    with tempfile.TemporaryFile() as file, contextlib.ExitStack() as stack:
+        b.sas(mode, inner, outer)
+        b.ip(inbound_sa(b, outer, spi, lib.XFLAG_MINIMAL, mode, "sel src {} dst {}".format(
+            *(lib.ADDRESSES[kind, inner][h] for h in "ab"))))
+        if outer == 4:
+            become = "protocol ip", "munge ip protocol set 0x32 pipe action csum ip4h"
+        else:
+            become = "protocol ipv6", "munge ip6 nexthdr set 0x32"
+        head = f"filter {{}} dev veth0 ingress {become[0]} pref 5 flower"
+        lib.sh(f"tc -n {b.ns} -batch -", stdin=f"""
+            {head.format("add")} ip_proto udp dst_port {OTHER_PORT} action pedit ex {become[1]}
+        """)
+        stack.callback(lib.sh, f"tc -n {b.ns} {head.format('del')}")
+        with (receiver(b, b.address(inner, kind)) as sink, a.socket(
+                lib.family_of(b.address(outer)), socket.SOCK_DGRAM) as source):
+            source.bind((a.address(outer), PORT))
+            source.connect((b.address(outer), OTHER_PORT))
+            source.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+            if outer == 6:
+                source.setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_TX, 1)
+            for n in range(3):
+                data = random.randbytes(1000 + 4 * n)
+                packet = udp(a, inner, data, kind=kind)
+                proto = 17
+                if mode == "tunnel":
+                    packet = ip(a, inner, 17, packet, kind)
+                    proto = 4 if inner == 4 else 41
+                # 8 bytes of IV, 2 of the trailer and its padding, 16 of ICV
+                length = 8 + 8 + len(packet) + 2 + -(len(packet) + 2) % 4 + 16
+                _, rest = esp(spi, length << 16, packet, proto)
+                lib.equal(8 + len(rest), length, "length")
+                file.seek(0)
+                file.write(rest)
+                file.flush()
+                splice(source, file.fileno(), 0, len(rest))
+                lib.equal(receive(a, b, sink, 1), [data], "data")
+                file.seek(0)
+                assert file.read() == rest, "the file has changed"
+        lib.equal(b.errors(), errors, "errors")
+
+
+def cases():
+    # First, since TCP's sockets keep their SAs for a while.
+    for f in 4, 6:
+        yield f"NFQUEUE, IPv{f}", lambda f=f: accepted(f)
+        yield f"NFQUEUE and the end of minesp, IPv{f}", lambda f=f: held(f)
+    for gro in False, True:
+        yield (f"netfilter, tc and taps, GRO {'on' if gro else 'off'}",
+               lambda gro=gro: seen(gro))
+    for f in 4, 6:
+        for where in "this host", "another host":
+            yield f"DNAT to {where}, IPv{f}", lambda f=f, w=where: dnat(f, w)
+    for kind in DEVICES:
+        yield kind, lambda kind=kind: device(kind)
+    for kind, mode, f in (("xfrm", "tunnel", 4), ("xfrm", "transport", 6),
+                          ("external", "tunnel", 4), ("external", "tunnel", 6),
+                          ("vti", "tunnel", 4), ("vti", "tunnel", 6)):
+        yield f"{kind} interface, {mode}, IPv{f}", lambda a=(kind, mode, f): interface(*a)
+    for f in 4, 6:
+        yield f"ICMP error, IPv{f}", lambda f=f: port_unreachable(f)
+    yield "ESP in UDP in ESP, and so on", many_times_in_udp
+    for mode in "transport", "tunnel":
+        yield f"{mode} mode in a tunnel", lambda mode=mode: in_tunnel(mode)
+    for args in lib.MODES:
+        name = "{}, IPv{} in IPv{}".format(*args)
+        yield f"a file sent, {name}", lambda a=args: file_sent(*a)
+        yield f"a file received, {name}", lambda a=args: file_received(*a)
+
+
+if __name__ == "__main__":
+    lib.run(cases(), needs=["ip", "nft", "tc", "ethtool"], imports=["cryptography"])
