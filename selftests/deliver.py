@@ -5,6 +5,7 @@ below and above. The same as with stock SAs, which each case tries as well; and 
 memory minesp writes to."""
 import collections
 import contextlib
+import itertools
 import json
 import mmap
 import os
@@ -243,7 +244,7 @@ def seen(gro):
             lib.equal(got, wanted, f"{mode}, IPv{inner} in IPv{outer}")
 
 
-DEVICES = ("VLAN", "macvlan", "bridge", "bond")
+DEVICES = ("VRF", "VLAN", "macvlan", "bridge", "bond")
 
 
 def put_on(kind, a, b):
@@ -391,6 +392,26 @@ def port_unreachable(family):
         moved[name] = watch.moved()
     lib.equal(moved["minimal"], moved["stock"], "minimal, and stock")
     lib.equal((a.errors(), b.errors()), before, "errors")
+
+
+def in_order():
+    """A new SA begins in the middle of a burst: no packet overtakes another."""
+    wrong = []
+    with lib.hosts() as (a, b):
+        # What is sent within a third of a second arrives at once.
+        a.sh("tc qdisc add dev veth0 root netem slot 300ms 300ms")
+        for (mode, inner, outer), name in itertools.product(lib.MODES[:4], KINDS):
+            kind = "inner" if mode == "tunnel" else "outer"
+            for h in (a, b):
+                h.sas(mode, inner, outer, KINDS[name])
+            with (receiver(b, b.address(inner, kind)) as sink,
+                  a.socket(sink.family, socket.SOCK_DGRAM) as source):
+                for n in range(50):
+                    source.sendto(bytes([n]), sink.getsockname()[:2])
+                came = [sink.recv(1)[0] for _ in range(50)]
+            if came != [*range(50)]:
+                wrong.append(f"{name}, {mode}, IPv{outer}: {came}")
+    assert not wrong, "\n".join(wrong)
 
 
 # Packets that are made here rather than by a peer's kernel
@@ -700,6 +721,7 @@ def cases():
         yield f"{kind} interface, {mode}, IPv{f}", lambda a=(kind, mode, f): interface(*a)
     for f in 4, 6:
         yield f"ICMP error, IPv{f}", lambda f=f: port_unreachable(f)
+    yield "order at the beginning of an SA", in_order
     yield "ESP in UDP in ESP, and so on", many_times_in_udp
     for mode in "transport", "tunnel":
         yield f"{mode} mode in a tunnel", lambda mode=mode: in_tunnel(mode)
