@@ -172,6 +172,8 @@ struct minesp_seqno {
  * @ivlen: bytes of IV in a packet
  * @gro_hash: random, for packets that have been received
  * @offload: whether it is to send by way of offload
+ * @nested: it has carried AH, ESP or IPComp in transport mode. The core looks up the SA of
+ *	    that at once, and needs a dst, which a packet from GRO does not have.
  * @seqno: SNs from the clock, and freshness; NULL for neither
  * @x: the SA itself; NULL once it dies
  * @lock: for following @x from the table, see sad.c
@@ -187,7 +189,7 @@ struct minesp_sa {
 	siphash_key_t iv_key;
 	unsigned int ivlen;
 	u32 gro_hash;
-	bool offload;
+	bool offload, nested;
 	struct minesp_seqno *seqno;
 	struct xfrm_state *x;
 	spinlock_t lock;	/* for following x from the table */

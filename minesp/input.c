@@ -94,15 +94,20 @@ static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 		return -EINVAL;
 	}
 
-	/*
-	 * GRO compares this, but no secpaths. So it does not merge the packet with that
-	 * of another SA, whose selector may not allow it.
-	 */
-	skb->hash ^= minesp_sa(x)->gro_hash;
-	if (x->props.mode == XFRM_MODE_TUNNEL)
+	if (x->props.mode == XFRM_MODE_TUNNEL) {
 		skb_reset_transport_header(skb);
-	else
+	} else {
 		skb_set_transport_header(skb, -network_hlen);
+		if (unlikely(trailer[1] == IPPROTO_AH || trailer[1] == IPPROTO_ESP ||
+			     trailer[1] == IPPROTO_COMP))
+			WRITE_ONCE(minesp_sa(x)->nested, true);
+	}
+	/*
+	 * GRO compares the hash, but no secpaths. So it does not merge the packet with
+	 * that of another SA, whose selector may not allow it.
+	 */
+	if (x->props.mode == XFRM_MODE_TUNNEL || skb_sec_path(skb)->olen)
+		skb->hash ^= minesp_sa(x)->gro_hash;
 	minesp_stat_inc(mn, MINESP_IN_PACKETS);
 	return trailer[1];
 }

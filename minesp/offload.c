@@ -17,6 +17,8 @@
  * stock module has to be loaded first: it does not give back what it has registered when
  * it finds the slot taken.
  */
+#include <linux/etherdevice.h>
+#include <linux/if_arp.h>
 #include <linux/if_vlan.h>
 #include <linux/inetdevice.h>
 #include <linux/kmod.h>
@@ -64,12 +66,17 @@ static bool minesp_offload_done;
 /* Is the address of the packet one of this host's? An SA may have outlived its address. */
 static bool minesp_gro_local(const struct sk_buff *skb, u16 family)
 {
-	struct net *net = dev_net(skb->dev);
+	const struct net_device *dev = skb->dev;
+	const struct inet6_dev *idev;
 
 	if (family == AF_INET)
-		return __ip_dev_find(net, ip_hdr(skb)->daddr, false);
-	return IS_ENABLED(CONFIG_IPV6) &&
-	       ipv6_chk_addr(net, &ipv6_hdr(skb)->daddr, skb->dev, 0);
+		return __in_dev_get_rcu(dev) && !ipv4_is_loopback(ip_hdr(skb)->daddr) &&
+		       __ip_dev_find(dev_net(dev), ip_hdr(skb)->daddr, false);
+	if (!IS_ENABLED(CONFIG_IPV6))
+		return false;
+	idev = __in6_dev_get(dev);
+	return idev && !READ_ONCE(idev->cnf.disable_ipv6) &&
+	       ipv6_chk_addr(dev_net(dev), &ipv6_hdr(skb)->daddr, dev, 0);
 }
 
 /* May ESP have this packet from GRO, or is IP to look at it first? */
@@ -79,6 +86,9 @@ static bool minesp_gro_plain(const struct sk_buff *skb, u16 family)
 	int len = family == AF_INET ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 
 	return skb->pkt_type == PACKET_HOST && !secpath_exists(skb) &&
+	       /* pkt_type is not set yet for a driver that uses napi_gro_frags() */
+	       (dev->type != ARPHRD_ETHER ||
+		ether_addr_equal_64bits(eth_hdr(skb)->h_dest, dev->dev_addr)) &&
 	       /* no padding, no fragment, no tunnel, no header between IP and ESP */
 	       !NAPI_GRO_CB(skb)->flush && !NAPI_GRO_CB(skb)->encap_mark &&
 	       NAPI_GRO_CB(skb)->proto != IPPROTO_UDP &&
@@ -110,7 +120,8 @@ static int minesp_gro(struct sk_buff *skb, u16 family)
 	if (!x)
 		return -ENOENT;
 	if (!READ_ONCE(mn->offload) || !minesp_direct_works() || x->mark.m ||
-	    x->if_id || !minesp_gro_plain(skb, family) || !pskb_pull(skb, offset))
+	    x->if_id || READ_ONCE(minesp_sa(x)->nested) ||
+	    !minesp_gro_plain(skb, family) || !pskb_pull(skb, offset))
 		goto put;
 	if (!minesp_gro_local(skb, family) ||
 	    !minesp_direct_prepare(skb, x, seq, family, MINESP_DIRECT_GRO))
@@ -162,10 +173,10 @@ static void minesp_encap(struct xfrm_state *x, struct sk_buff *skb)
 
 	xo->proto = *skb_mac_header(skb);
 	*skb_mac_header(skb) = IPPROTO_ESP;
+	minesp_seqno_encap(x, skb, xo);
 	skb_push(skb, -skb_network_offset(skb));
 	memset(esph, 0, sizeof(*esph) + minesp_sa(x)->ivlen);
 	esph->spi = x->id.spi;
-	minesp_seqno_encap(x, skb, xo);
 }
 
 static void minesp_xmit_done(crypto_completion_data_t *data, int err)
@@ -173,15 +184,22 @@ static void minesp_xmit_done(crypto_completion_data_t *data, int err)
 	struct sk_buff *skb = minesp_crypt_end(data);
 	struct xfrm_state *x = xfrm_input_state(skb);
 	struct minesp_net *mn = minesp_sa(x)->mn;
+	struct net_device *dev = skb->dev;
 
+	/* A device that is being closed waits for those who have found it running. */
+	rcu_read_lock();
 	if (minesp_output_end(minesp_sa(x), err)) {
 		XFRM_INC_STATS(xs_net(x), LINUX_MIB_XFRMOUTSTATEPROTOERROR);
+		kfree_skb(skb);
+	} else if (!netif_running(dev)) {
 		kfree_skb(skb);
 	} else {
 		skb_push(skb, skb->data - skb_mac_header(skb));
 		secpath_reset(skb);
 		xfrm_dev_resume(skb);
 	}
+	rcu_read_unlock();
+	dev_put(dev);
 	minesp_async_end(mn);
 }
 
@@ -193,9 +211,23 @@ static int minesp_xmit(struct xfrm_state *x, struct sk_buff *skb,
 		       netdev_features_t features)
 {
 	const struct xfrm_offload *xo = xfrm_offload(skb);
+	struct net_device *dev = skb->dev;
 	int err;
 
+	/* GRE leaves its checksum to a device that has told it that it makes checksums. */
+	if (unlikely(skb->ip_summed == CHECKSUM_PARTIAL)) {
+		err = skb_checksum_help(skb);
+		if (err)
+			return err;
+	}
+	/* The inner headers are ciphertext soon. */
+	skb->encapsulation = 0;
+
+	/* The packet has no dst any more that holds it for minesp_xmit_done(). */
+	dev_hold(dev);
 	err = minesp_encrypt(x, skb, xo->proto, true, minesp_xmit_done);
+	if (err != -EINPROGRESS)
+		dev_put(dev);
 	if (!err)
 		secpath_reset(skb);
 	return err;

@@ -397,16 +397,22 @@ unlock:
  * @skb: the packet, mostly a large one
  * @xo: its xfrm_offload, with the first of the SNs that the core has counted for it
  *
- * The core has counted a large packet as one for the SA's lifetime. Its segments count
- * when they are sent.
+ * The core has counted a large packet as one for the SA's lifetime, and skb->len is still
+ * what it has added. The segments count when they are sent.
  */
 void minesp_seqno_encap(struct xfrm_state *x, const struct sk_buff *skb,
 			struct xfrm_offload *xo)
 {
-	/* Nobody else uses this when sending: how many SNs there are. */
-	xo->orig_mac_len = 1;
-	if (!skb_is_gso(skb))
+	/*
+	 * Nobody else uses orig_mac_len when sending: how many SNs there are. The core
+	 * splits a large packet that is in another tunnel, GRE or VXLAN, before it comes
+	 * here. The parts share one xfrm_offload, and the core's SN for one part
+	 * overwrites that for another. So they get new ones in minesp_seqno_xmit().
+	 */
+	if (!skb_is_gso(skb)) {
+		xo->orig_mac_len = refcount_read(&skb->extensions->refcnt) == 1;
 		return;
+	}
 	/* May be 0 for a packet from a virtual machine: then there are none. */
 	xo->orig_mac_len = skb_shinfo(skb)->gso_segs;
 	spin_lock_bh(&x->lock);

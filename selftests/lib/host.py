@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import os
 import pathlib
+import re
 import socket
 
 from . import libc
@@ -117,10 +118,11 @@ class Host:
         return ADDRESSES[kind, family][self.name]
 
     def carried(self, spi):
-        """Packets that an SA has carried, as ip -s xfrm state says."""
+        """Bytes and packets that an SA has carried, as ip -s xfrm state says."""
         said = sh(f"ip -n {self.ns} -s xfrm state list spi {spi:#x}")
         current = said.split("lifetime current:")[1]
-        return int(current.split("(bytes),")[1].split("(packets)")[0])
+        return tuple(map(int, re.search(r"(\d+)\(bytes\), (\d+)\(packets\)",
+                                        current).groups()))
 
     def sas(self, mode, inner, outer, words="", suite=SUITE, window=1024):
         """Replaces all its SAs and policies by new ones with its peer. words: added to

@@ -54,8 +54,13 @@ def udp(a, b, family, kind, sizes):
 
 def tcp(source, sink, family, kind, size=TCP_BYTES):
     """Sends a stream from source to sink, which has to have the same sum at both ends."""
-    listener = sink.socket(family_of(sink.address(family)), socket.SOCK_STREAM)
-    listener.bind((sink.address(family, kind), 8888))
+    stream(source, source.address(family, kind), sink, sink.address(family, kind), size)
+
+
+def stream(source, src, sink, dst, size, port=8888):
+    """tcp() between any addresses of these hosts."""
+    listener = sink.socket(family_of(dst), socket.SOCK_STREAM)
+    listener.bind((dst, port))
     listener.listen()
     got = hashlib.sha256()
 
@@ -69,7 +74,7 @@ def tcp(source, sink, family, kind, size=TCP_BYTES):
     receiver = threading.Thread(target=receive)
     receiver.start()
     sock = source.socket(listener.family, socket.SOCK_STREAM)
-    sock.bind((source.address(family, kind), 0))
+    sock.bind((src, 0))
     sock.connect(listener.getsockname()[:2])
     data = random.Random(2).randbytes(size)
     sock.sendall(data)
@@ -137,8 +142,12 @@ def talk(peer, mode, inner, outer, sizes, words="", suite=SUITE, window=1024,
                 for name, which in ((h.name, "In"), (h.peer, "Out")):
                     wait_for(
                         f"ip -s xfrm state agrees with {which}Packets",
-                        lambda: h.carried(SPI[name]) ==
+                        lambda: h.carried(SPI[name])[1] ==
                         h.stats()[f"{which}Packets"])
+                    # esp4_offload counts a large packet once.
+                    if peer == "minimal":
+                        equal(a.carried(SPI[name]), b.carried(SPI[name]),
+                              "bytes and packets of an SA, at both ends")
             equal(errors, {}, "errors")
 
 
