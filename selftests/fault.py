@@ -86,6 +86,7 @@ def faults(percent=0, sleeping=True, code=(0, 2 ** 64 - 1), depth=32, verbose=0)
 
 
 failures = []   # for each act(), whether an allocation failed
+sends = []       # how many failed in minesp in each sending()
 
 
 def each(act, first=1, step=1):
@@ -234,7 +235,8 @@ def sending(mode, inner, outer, suite):
                 sent = wire.no_secrets()
                 assert failed or sent and result >= len(SECRET), (sent, result)
         os.close(page)
-        assert p.a.stats()["OutNoMemory"], "none failed in minesp"
+        # Few of these packets need memory in minesp, and in some modes none.
+        sends.append(p.a.stats()["OutNoMemory"])
 
 
 @contextlib.contextmanager
@@ -351,6 +353,7 @@ def at_random(mode, inner, outer):
 def enough():
     lib.print_msg(f"{sum(failures)} allocations have failed in turn")
     assert sum(failures) > 1000 * ROUNDS, f"only {sum(failures)}"
+    assert any(sends), "none failed in minesp while it sent"
 
 
 def cases():
