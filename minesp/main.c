@@ -68,3 +68,4 @@ module_init(minesp_init);
 module_exit(minesp_exit);
 MODULE_DESCRIPTION("Minimal ESP (RFC 9333)");
 MODULE_LICENSE("GPL");
+MODULE_VERSION(MINESP_VERSION);
