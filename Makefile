@@ -5,8 +5,14 @@
 #   make            build minesp/minesp.ko for the running kernel
 #   make KERNELRELEASE=6.1.0-9-amd64, make KDIR=/path/to/kernel
 #                   the same for another kernel
-#   make tools      build tools/minesp-spi, which chooses SPIs
-#   make install    put the module where modprobe finds it, and minesp-spi
+#   make tools      build the program minesp, tools/minesp/minesp
+#   make install    put the module where modprobe finds it, the program, its manual
+#                   pages and what starts it at boot; prefix=/usr/local, DESTDIR=
+#   make uninstall  remove all that
+#   make install-tools, make uninstall-tools
+#                   the same without the module
+#   make deb        build Debian packages of the program, and of the module's source
+#                   for DKMS, in build/deb
 #   make clean      remove what was built, but not what was downloaded
 #   make demo       show minesp at work, in a virtual machine
 #   make quick      build for the newest kernel, and run there the tests that find
@@ -19,6 +25,8 @@
 #   make check-races
 #                   run all tests on a kernel with KCSAN, which finds data races
 #   make foreign    run all tests on 32-bit ARM and on s390x, which is big-endian
+#   make check-packages
+#                   build the packages, install them, boot with them, upgrade, purge
 #   make bench      draw as bars what ESP costs: instructions per packet, minesp beside
 #                   esp4; in some minutes
 #   make style      sparse and checkpatch
@@ -32,27 +40,73 @@ all:
 		"install linux-headers-$(KERNELRELEASE), or set KDIR" >&2; exit 1; }
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
 
-tools: tools/minesp-spi
+# MINESP names another place for the program, LDFLAGS=-static makes it need no library.
+MINESP := tools/minesp/minesp
+WARNINGS := -Wall -Wextra -Wno-missing-field-initializers
 
-tools/minesp-spi: tools/minesp-spi.c
-	$(CC) -O2 -Wall -Wextra $(CFLAGS) $(LDFLAGS) -o $@ $<
+tools: $(MINESP)
 
-install: all tools
+$(MINESP): $(wildcard tools/minesp/*.[ch]) include/uapi/linux/minesp.h VERSION
+	@mkdir -p $(@D)
+	$(CC) -O2 $(WARNINGS) -D_GNU_SOURCE -DMINESP_VERSION='"$(shell cat VERSION)"' \
+		-Iinclude/uapi $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ tools/minesp/*.c
+
+prefix := /usr/local
+sbindir := $(prefix)/sbin
+mandir := $(prefix)/share/man
+unitdir := $(prefix)/lib/systemd/system
+completiondir := $(prefix)/share/bash-completion/completions
+INSTALLED := $(sbindir)/minesp $(mandir)/man8/minesp.8 $(mandir)/man7/minesp.7 \
+	$(mandir)/man5/minesp.conf.5 $(unitdir)/minesp@.service \
+	$(unitdir)/minesp-closed@.service $(completiondir)/minesp /etc/init.d/minesp
+RELEASE = $(shell cat $(KDIR)/include/config/kernel.release)
+
+install: all install-tools
 	$(MAKE) -C $(KDIR) M=$(CURDIR) INSTALL_MOD_PATH=$(DESTDIR) modules_install
-	depmod -b $(DESTDIR)/ $$(cat $(KDIR)/include/config/kernel.release)
-	install -D -t $(DESTDIR)/usr/local/bin tools/minesp-spi
+	depmod -b $(DESTDIR)/ $(RELEASE)
+
+uninstall: uninstall-tools
+	find $(DESTDIR)/lib/modules/$(RELEASE)/ -name 'minesp.ko*' -delete
+	depmod -b $(DESTDIR)/ $(RELEASE)
+
+install-tools: tools
+	install -D $(MINESP) $(DESTDIR)$(sbindir)/minesp
+	for page in Documentation/*.[578]; do \
+		install -D -m 644 -t $(DESTDIR)$(mandir)/man$${page##*.} $$page || exit; \
+	done
+	install -D -m 644 tools/minesp/etc/minesp.bash $(DESTDIR)$(completiondir)/minesp
+	install -d $(DESTDIR)$(unitdir)
+	for unit in minesp minesp-closed; do \
+		sed 's|@sbindir@|$(sbindir)|' tools/minesp/etc/$$unit@.service.in \
+			> $(DESTDIR)$(unitdir)/$$unit@.service || exit; \
+	done
+ifdef OPENRC
+	install -d $(DESTDIR)/etc/init.d
+	sed 's|@sbindir@|$(sbindir)|' tools/minesp/etc/minesp.openrc.in > $(DESTDIR)/etc/init.d/minesp
+	chmod +x $(DESTDIR)/etc/init.d/minesp
+endif
+
+# /etc/minesp has keys: it stays.
+uninstall-tools:
+	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
+
+deb:
+	tools/deb.sh
 
 clean:
 	$(MAKE) -C $(KDIR) M=$(CURDIR) clean
-	rm -f tools/minesp-spi
+	rm -f $(MINESP)
 
 demo quick check bench foreign style cross coverage:
 	tools/$@.sh
+
+check-packages:
+	tools/packages.sh
 
 check-debug check-races: check-%:
 	tools/setup.sh trixie
 	tools/debug-kernel.sh $*
 	RELEASES=$$(tail -n 1 build/$*/built) MINESP_TIMEOUT=14400 tools/check.sh
 
-.PHONY: all tools install clean demo quick check check-debug check-races bench foreign style \
-	cross coverage
+.PHONY: all tools install uninstall install-tools uninstall-tools deb clean demo quick check \
+	check-debug check-races check-packages bench foreign style cross coverage

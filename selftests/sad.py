@@ -271,7 +271,7 @@ def rekey():
         head = f"src {me} dst {peer} proto esp"
         words = (f"mode transport replay-window 128 {lib.AEAD} "
                  f"{lib.KEYS[128]} 128")
-        spi = int(lib.sh("minesp-spi sa 77 250 2>/dev/null"), 0)
+        spi = int(lib.sh("minesp spi sa 77 250 2>/dev/null"), 0)
         for h in (a, b):
             h.ip(f"xfrm state add {head} spi {spi:#x} reqid 1 {words}")
         b.ip(f"xfrm policy add src {me}/32 dst {peer}/32 dir in "
@@ -318,9 +318,9 @@ def rekey():
         try:
             for n in range(2, REKEYS + 2):
                 old = spi
-                spi = old & ~255 | old + 1 & 255    # minesp-spi next
+                spi = old & ~255 | old + 1 & 255    # minesp spi next
                 if n == 2:
-                    lib.equal(int(lib.sh(f"minesp-spi next {old} 2>/dev/null"), 0),
+                    lib.equal(int(lib.sh(f"minesp spi next {old} 2>/dev/null"), 0),
                               spi, "next SPI")
                 add = f"xfrm state add {head} spi {spi:#x} reqid {n} {words}\n"
                 ip(b, add, spi)
@@ -457,7 +457,7 @@ def migrating():
 
 
 def spi_tool():
-    drawn = {int(lib.sh("minesp-spi"), 16) for _ in range(64)}
+    drawn = {int(lib.sh("minesp spi"), 16) for _ in range(64)}
     lib.equal(len(drawn), 64, "different SPIs")
     lib.equal((functools.reduce(operator.or_, drawn),
                functools.reduce(operator.and_, drawn)), (0xffffffff, 0),
@@ -466,21 +466,21 @@ def spi_tool():
     for words, wanted in (("sa 1", "0x00000100"), ("sa 0xffffff 255", "0xffffffff"),
                           ("next 0x1ff", "0x00000100"),
                           ("next 0x12345678", "0x12345679")):
-        lib.equal(lib.sh(f"minesp-spi {words} 2>/dev/null").strip(), wanted,
+        lib.equal(lib.sh(f"minesp spi {words} 2>/dev/null").strip(), wanted,
                   words)
-    assert "watches the network" in lib.sh("minesp-spi sa 1 2>&1 >/dev/null")
-    lib.equal(lib.sh("minesp-spi 2>&1 >/dev/null"), "", "the price of random")
+    assert "watches the network" in lib.sh("minesp spi sa 1 2>&1 >/dev/null")
+    lib.equal(lib.sh("minesp spi 2>&1 >/dev/null"), "", "the price of random")
     for bad in ("sa", "sa 0", "sa 16777216", "sa 1 256", "next 255", "next x",
                 "sa -1", "what"):
-        lib.equal(lib.sh(f"minesp-spi {bad} 2>/dev/null || echo no"), "no\n",
+        lib.equal(lib.sh(f"minesp spi {bad} 2>/dev/null || echo no"), "no\n",
                   bad)
     with lib.hosts() as (a, _):
         a.sysctl("net.minesp.sad_slots", 8)
         for n in (1, 2, 3, 4):
-            spi = a.sh("minesp-spi free 2>/dev/null").strip()
+            spi = a.sh("minesp spi free 2>/dev/null").strip()
             lib.equal(int(spi, 0), n << 8, "free SPI")
             sa(a, int(spi, 0))
-        said = a.sh("minesp-spi free", check=False)
+        said = a.sh("minesp spi free", check=False)
         assert "no slot is free" in said, said
 
 
@@ -498,12 +498,12 @@ def cases():
     yield "AH around ESP", ah_around
     yield "XFRM interfaces", lambda: interface("xfrm")
     yield "VTI", lambda: interface("vti")
-    yield "minesp-spi", spi_tool
+    yield "minesp spi", spi_tool
     yield f"{REKEYS} rekeys under traffic", rekey
     yield "an SA migrates under traffic", migrating
     yield "everything at once", race
 
 
 if __name__ == "__main__":
-    lib.run(cases(), needs=["ip", "tc", "minesp-spi"],
+    lib.run(cases(), needs=["ip", "tc", "minesp"],
             imports=["scapy", "cryptography"])

@@ -70,7 +70,7 @@ finish_foreign_root()
 	PATH=$PATH:/usr/sbin depmod -b "$1" "$(basename "$1"/lib/modules/*)"
 }
 
-# The module, with all warnings, and minesp-spi, which needs no library then. The headers
+# The module, with all warnings, and the program, which needs no library then. The headers
 # need programs that run here: those of the root SUITE.
 build_for()
 {
@@ -86,9 +86,8 @@ build_for()
 		touch $dir/module/minesp/*.c		# to hear again what it warns of
 		make -s -C /usr/src/$headers M=/minesp/$dir/module MINESP_SELFTESTS=m \
 			CROSS_COMPILE=$triplet- W=1"
-	in_root "$SUITE" "$triplet-gcc -static -O2 -Wall -Wextra -o $dir/module/minesp-spi \
-		tools/minesp-spi.c"
-	verdict $? "build of minesp-spi for $arch"
+	in_root "$SUITE" "make -s tools CC=$triplet-gcc MINESP=$dir/module/bin/minesp LDFLAGS=-static"
+	verdict $? "build of the program for $arch"
 }
 
 # All files are in memory, where the kernel has put them from an archive: no file
@@ -101,11 +100,11 @@ run_on()
 
 	rm -rf "$host"
 	mkdir -p "$host/built" "$host/selftests"
-	cp -r "$dir"/module/{minesp,selftests,minesp-spi} "$host/built/"
+	cp -r "$dir"/module/{minesp,selftests,bin} "$host/built/"
 	cp -r $selftests/{lib.mk,kselftest,minesp} "$host/selftests/"
 	cat > "$host/init" <<-END
 		#!/bin/bash
-		export PATH=/built:/usr/sbin:/usr/bin HOME=/root
+		export PATH=/built/bin:/usr/sbin:/usr/bin HOME=/root
 		mount -t proc proc /proc
 		mount -t sysfs sys /sys
 		mount -t tracefs tracefs /sys/kernel/tracing

@@ -169,10 +169,10 @@ copy_modules()
 {
 	mkdir -p "$1"
 	rsync -am --include='*/' --include='*.[ch]' --include=Kbuild \
-		--exclude='*' Kbuild minesp include selftests "$1/"
+		--include=VERSION --exclude='*' Kbuild VERSION minesp include selftests "$1/"
 }
 
-# Builds the module for a release, those of the tests, and minesp-spi, in build/RELEASE;
+# Builds the module for a release, those of the tests, and the program, in build/RELEASE;
 # for a kernel of debug-kernel.sh with what measures coverage, and the unit tests. Further
 # words go to make.
 build()
@@ -192,7 +192,7 @@ build()
 		find $dir/minesp $dir/selftests -name '*.c' -exec touch {} +
 		make -s -C $kernel M=/minesp/$dir MINESP_SELFTESTS=m $words &&
 		strip -g $dir/minesp/minesp.ko &&
-		gcc -O2 -Wall -Wextra -o $dir/minesp-spi tools/minesp-spi.c"
+		make -s tools MINESP=$dir/bin/minesp LDFLAGS=-static"
 }
 
 # Where kselftest is, for make in a root and in a virtual machine

@@ -34,7 +34,7 @@ fi
 virtfs="-virtfs local,path=$root/usr,mount_tag=usr,security_model=none,readonly=on,multidevs=remap"
 prepare="mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose usr /usr
 	mount --bind /mnt /minesp/build/$release
-	export PATH=/minesp/build/$release:/usr/sbin:/usr/bin LC_ALL=C.UTF-8
+	export PATH=/minesp/build/$release/bin:/usr/sbin:/usr/bin LC_ALL=C.UTF-8
 	export MINESP_KO=/minesp/build/$release/minesp/minesp.ko
 	cd /minesp
 	exec 2>&1"

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * minesp check: what is wrong with a link, in words.
+ */
+#include <stdarg.h>
+#include <stdlib.h>
+#include <time.h>
+#include "minesp.h"
+
+#define MONTH	(30 * 86400)
+
+static __attribute__((format(printf, 3, 4)))
+void tell(FILE *to, unsigned int *n, const char *fmt, ...)
+{
+	va_list args;
+
+	(*n)++;
+	if (!to)
+		return;
+	fputs("  PROBLEM: ", to);
+	va_start(args, fmt);
+	vfprintf(to, fmt, args);
+	va_end(args);
+	fputc('\n', to);
+}
+
+/* Tells what is wrong with a link, unless to is NULL. Returns how much there is. */
+unsigned int problems(const struct conf *conf, const struct state *s, FILE *to)
+{
+	const struct keys *keys = &conf->keys[KEYS];
+	uint64_t now = time(NULL), end = keys_end(keys);
+	bool ends = conf->clock && !conf->esn;
+	const struct sa *sa;
+	unsigned int n = 0;
+	int g, dir;
+
+	if (policies_there(s, conf) < (conf->n_tunnels ? 3 * conf->n_tunnels : 2))
+		tell(to, &n, "policies are missing, so packets pass in the clear: minesp up %s",
+		     conf->name);
+	if (!module_loaded())
+		tell(to, &n, "the module minesp is not loaded: minesp up %s", conf->name);
+	if (conf->clock && conf->wait && !time_known())
+		tell(to, &n, "nothing has set the clock yet (NTP, PTP), and SNs come from it");
+	if (conf->clock && now < keys->epoch)
+		tell(to, &n, "the clock is before the keys' epoch: one of them is wrong");
+	else if (ends && now >= end)
+		tell(to, &n, "the SNs of these keys have ended on %s: minesp new makes others",
+		     date(end));
+	else if (ends && (end - now < MONTH || end - now < (end - keys->epoch) / 10))
+		tell(to, &n, "the SNs of these keys end on %s: minesp rekey %s", date(end),
+		     conf->name);
+	for_each_sa(conf, g, dir) {
+		sa = state_find(s, conf, g, dir);
+		if (!sa)
+			tell(to, &n, "the SA that %s is not there, or not minimal: minesp up %s",
+			     dir == OUT ? "sends" : "receives", conf->name);
+		else if (dir == OUT && sa->clock != conf->clock)
+			tell(to, &n, "SNs come from a %s, not as the file says: minesp down %s, then up",
+			     sa->clock ? "clock" : "counter", conf->name);
+	}
+	return n;
+}
+
+int cmd_check(int argc, char **argv)
+{
+	static struct state s;
+	struct conf *conf;
+	int n;
+
+	if (argc != 2)
+		usage();
+	conf = conf_load(argv[1]);
+	state_sas(&s);
+	state_policies(&s);
+	n = problems(conf, &s, stdout);
+	if (!n)
+		printf("%s is up\n", conf->name);
+	free(conf);
+	return n != 0;
+}

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * minesp(8): what its files share.
+ */
+#ifndef _TOOLS_MINESP_H
+#define _TOOLS_MINESP_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+#define CONF_DIR	"/etc/minesp"
+#define KEY_MAX		(36 + 64)	/* bytes */
+#define TUNNELS_MAX	32
+#define SPI_MIN		256		/* RFC 4303 2.1 reserves those below */
+#define SN_LAST		UINT32_MAX	/* without ESN */
+#define CLOCKS_DIFFER	60		/* seconds, at most */
+#define NET_LEN		(INET6_ADDRSTRLEN + 4)
+
+enum { OUT, IN };
+
+/* util.c */
+extern char die_where[512];		/* die() says it first */
+extern const char *die_note;		/* die() says it last */
+_Noreturn void die(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+const char *safe(const char *text);
+bool parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *n);
+void random_bytes(void *to, size_t n);
+void print_hex(FILE *to, const unsigned char *bytes, size_t n);
+bool read_line(const char *path, char *to, size_t size);
+const char *date(uint64_t seconds);
+const char *duration(double seconds);
+
+/* spi.c */
+uint32_t spi_random(void);
+uint32_t spi_next(uint32_t spi);
+
+/* suite.c */
+struct suite {
+	const char *name, *enc, *auth;		/* enc, auth: as ip xfrm has them */
+	unsigned int enc_len, auth_len;		/* bytes of key */
+	unsigned int icv;			/* bits */
+	bool implicit;				/* RFC 8750 has an implicit IV */
+};
+
+const struct suite *suite_find(const char *name);
+
+/* plan.c */
+struct plan {
+	double rate, years;
+	uint64_t burst;
+	unsigned int tick, ahead, esn, window;
+};
+
+#define PLAN_DEFAULT	{ .rate = 10, .burst = 1000, .years = 1 }
+#define PLAN_OPTIONS							\
+	{ "rate", required_argument, NULL, 'R' },			\
+	{ "burst", required_argument, NULL, 'N' },			\
+	{ "years", required_argument, NULL, 'Y' }
+
+bool plan_option(struct plan *plan, int option, const char *value);
+void plan_make(struct plan *plan);
+void plan_print(FILE *to, const struct plan *plan);
+
+/* conf.c */
+struct pair {
+	char local[NET_LEN], peer[NET_LEN];
+};
+
+struct keys {			/* a section with keys; those of one moment */
+	struct half {
+		unsigned int spi;		/* 0: there is no such section */
+		unsigned int len;
+		unsigned char key[KEY_MAX];
+	} half[2];				/* OUT, IN */
+	unsigned int epoch, tick, ahead;
+};
+
+enum { KEYS, NEXT, OLD, GENERATIONS };
+
+struct conf {
+	char name[64];
+	struct pair ends;
+	struct pair tunnels[TUNNELS_MAX];
+	unsigned int n_tunnels;
+	const struct suite *suite;
+	unsigned int clock, esn, window, fresh, implicit, clear_ntp, wait;
+	struct keys keys[GENERATIONS];
+};
+
+/*
+ * The SAs of a link: each generation has one that receives, the current one has
+ * another that sends. Those that receive come first, or the peer's answer finds
+ * nothing.
+ */
+#define for_each_sa(conf, g, dir)					\
+	for ((g) = 0; (g) < GENERATIONS; (g)++)				\
+		for ((dir) = IN; (dir) >= OUT; (dir)--)			\
+			if ((conf)->keys[g].half[dir].spi &&		\
+			    ((dir) == IN || (g) == KEYS))
+
+static inline const char *conf_src(const struct conf *conf, int dir)
+{
+	return dir == OUT ? conf->ends.local : conf->ends.peer;
+}
+
+static inline const char *conf_dst(const struct conf *conf, int dir)
+{
+	return dir == OUT ? conf->ends.peer : conf->ends.local;
+}
+
+/* Tells the SAs and policies of a link from all others, and survives its rekeys. */
+static inline uint32_t conf_reqid(const struct conf *conf)
+{
+	return conf->keys[KEYS].half[IN].spi >> 8;
+}
+
+/* When the last SN without ESN is used up, in seconds since 1970 */
+static inline uint64_t keys_end(const struct keys *keys)
+{
+	return keys->epoch + (uint64_t)SN_LAST * keys->tick / 1000000;
+}
+
+struct conf *conf_new(void);
+void conf_name(struct conf *conf, const char *name);
+const char *conf_path(const struct conf *conf);
+void conf_set(struct conf *conf, const char *field, char *value);
+void conf_read(struct conf *conf, const char *path);
+struct conf *conf_load(const char *name);
+void conf_check(const struct conf *conf);
+void conf_print(FILE *to, const struct conf *conf);
+void conf_write(const struct conf *conf);
+struct conf *conf_of_peer(const struct conf *conf);
+void conf_lock(void);
+void conf_unlock(void);
+
+/* ip.c */
+struct text;			/* lines for ip */
+
+struct text *text_new(void);
+void text_policies(struct text *t, const struct conf *conf);
+void text_state(struct text *t, const struct conf *conf, int g, int dir, bool stock);
+void text_delete_policy(struct text *t, const char *policy);
+void text_delete_state(struct text *t, const struct conf *conf, int dir, uint32_t spi);
+const char *text_lines(struct text *t);
+bool text_run(struct text *t);
+void print_stock(const struct conf *peer);
+
+/* state.c: what there is in the kernel */
+struct sa {
+	char dst[INET6_ADDRSTRLEN], suite[64];
+	uint32_t spi, reqid;
+	bool minimal, clock, direct;
+	uint64_t sent, received;		/* SNs */
+	uint64_t packets, replays, failed;
+	bool shown;
+};
+
+struct policy {
+	char name[256];				/* selector and direction, as ip takes them */
+	uint32_t priority, reqid;		/* reqid 0: it does not ask for ESP */
+};
+
+struct state {
+	struct sa *sas;
+	struct policy *policies;
+	size_t n_sas, n_policies;
+};
+
+void state_sas(struct state *s);
+void state_policies(struct state *s);
+struct sa *state_find(const struct state *s, const struct conf *conf, int g, int dir);
+bool policy_is_of(const struct policy *p, const struct conf *conf);
+unsigned int policies_there(const struct state *s, const struct conf *conf);
+bool module_loaded(void);
+bool time_known(void);
+uint64_t ticks(const struct keys *keys, unsigned int ago);
+
+/* new.c */
+void check_secret_output(void);
+void new_keys(struct keys *keys, const struct suite *suite);
+bool print_half(const struct conf *peer, bool stock);
+
+/* link.c, check.c */
+unsigned int apply(const struct conf *conf);
+unsigned int problems(const struct conf *conf, const struct state *s, FILE *to);
+
+/* The commands */
+int cmd_new(int argc, char **argv);
+int cmd_up(int argc, char **argv);
+int cmd_down(int argc, char **argv);
+int cmd_check(int argc, char **argv);
+int cmd_rekey(int argc, char **argv);
+int cmd_show(int argc, char **argv);
+int cmd_spi(int argc, char **argv);
+int cmd_key(int argc, char **argv);
+int cmd_plan(int argc, char **argv);
+_Noreturn void usage(void);
+
+#endif

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * minesp rekey: new keys beside the old ones. The end that makes them only receives by
+ * them; the other end sends by them from when it has them; so no packet is lost.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+#include "minesp.h"
+
+static bool same_keys(const struct keys *a, const struct keys *b)
+{
+	return !memcmp(a->half, b->half, sizeof(a->half));
+}
+
+static void move_keys(struct conf *conf, int to, int from)
+{
+	conf->keys[to] = conf->keys[from];
+	memset(&conf->keys[from], 0, sizeof(struct keys));
+}
+
+/* Makes the next keys; prints the peer's half, in which they are the current ones. */
+static void make(struct conf *conf, bool stock)
+{
+	struct keys *keys = conf->keys;
+	struct conf *peer;
+	int dir;
+
+	if (keys[OLD].half[IN].spi)
+		die("%s has old keys still: minesp rekey %s --retire ends them", conf->name,
+		    conf->name);
+	/* If there are next keys already, they are printed again. */
+	if (!keys[NEXT].half[IN].spi) {
+		keys[NEXT] = keys[KEYS];
+		for (dir = OUT; dir <= IN; dir++)
+			keys[NEXT].half[dir].spi = spi_next(keys[KEYS].half[dir].spi);
+		new_keys(&keys[NEXT], conf->suite);
+		conf_write(conf);
+	}
+	peer = conf_of_peer(conf);
+	move_keys(peer, OLD, KEYS);
+	move_keys(peer, KEYS, NEXT);
+	if (!print_half(peer, stock))
+		die("cannot write the peer's half to standard output: %s; run this again",
+		    strerror(errno));
+	free(peer);
+}
+
+/* Takes new keys from the half that minesp rekey has printed at the other end. */
+static void take(struct conf *conf, const char *path)
+{
+	struct conf *half = conf_new();
+	struct keys *keys = conf->keys;
+
+	conf_read(half, path);
+	if (strcmp(half->ends.local, conf->ends.local) ||
+	    strcmp(half->ends.peer, conf->ends.peer) || half->suite != conf->suite ||
+	    half->esn != conf->esn || half->clock != conf->clock ||
+	    half->implicit != conf->implicit)
+		die("%s is not of this link, %s: take what minesp rekey prints at the other end",
+		    path, conf->name);
+	if (!same_keys(&half->keys[KEYS], &keys[KEYS])) {
+		if (!same_keys(&half->keys[OLD], &keys[KEYS]))
+			die("%s follows upon other keys than those that %s has: make the link anew, with minesp new",
+			    path, conf->name);
+		move_keys(conf, OLD, KEYS);
+		keys[KEYS] = half->keys[KEYS];
+		conf_write(conf);
+	}
+	free(half);
+}
+
+/* Ends the old keys, as soon as the peer has sent something by the new ones. */
+static void retire(struct conf *conf, bool force)
+{
+	int newest = conf->keys[NEXT].half[IN].spi ? NEXT : KEYS;
+	const struct sa *sa;
+	static struct state s;
+
+	if (newest == KEYS && !conf->keys[OLD].half[IN].spi)
+		die("%s has no old keys: minesp rekey %s makes new ones first", conf->name,
+		    conf->name);
+	state_sas(&s);
+	sa = state_find(&s, conf, newest, IN);
+	if (!force && (!sa || !sa->packets))
+		die("the peer of %s has sent nothing by the new keys, so it may not have them: give them to it, let it send something, try again; or --force",
+		    conf->name);
+	if (newest == NEXT)
+		move_keys(conf, KEYS, NEXT);
+	memset(&conf->keys[OLD], 0, sizeof(struct keys));
+	conf_write(conf);
+}
+
+int cmd_rekey(int argc, char **argv)
+{
+	int end = 0, force = 0, stock = 0, o;
+	const struct option options[] = {
+		{ "retire", no_argument, &end, 1 },
+		{ "force", no_argument, &force, 1 },
+		{ "ip", no_argument, &stock, 1 },
+		{ "from", required_argument, NULL, 'F' },
+		{ 0 }
+	};
+	const char *from = NULL;
+	static struct state s;
+	struct conf *conf;
+
+	while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (o == 'F')
+			from = optarg;
+		else if (o)
+			usage();
+	}
+	if (optind != argc - 1 || end + !!from + stock > 1 || (force && !end))
+		usage();
+	conf = conf_load(argv[optind]);
+	if (!end && !from)
+		check_secret_output();
+	conf_lock();
+	if (end)
+		retire(conf, force);
+	else if (from)
+		take(conf, from);
+	else
+		make(conf, stock);
+	state_policies(&s);
+	/* If it is up, it had waited for the time, or was told not to. */
+	conf->wait = false;
+	if (!policies_there(&s, conf))
+		fprintf(stderr, "minesp: %s is not up: minesp up uses the keys\n", conf->name);
+	else if (apply(conf))
+		die("%s has problems: see above", conf->name);
+	free(conf);
+	return 0;
+}

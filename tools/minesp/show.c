@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * minesp show: what there is, what is wrong with it, and what was dropped.
+ */
+#include <dirent.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include "minesp.h"
+
+static const char *const generations[] = { "keys", "next", "old" };
+
+/* Counters, and what they say to who does not know them */
+static const struct {
+	const char *name, *says;
+} drops[] = {
+	{ "InIcvWrong", "wrong ICV: another key at the peer, or changed on the way" },
+	{ "InTooOld", "older than Fresh allows: replayed, or a clock is wrong" },
+	{ "InTooNew", "newer than Fresh allows: a clock is wrong" },
+	{ "InTruncated", "too short for ESP" },
+	{ "InPadLength", "malformed, with a right ICV: the peer's error" },
+	{ "InNextHeader", "of a protocol that cannot follow ESP" },
+	{ "InNoMemory", "received, but no memory" },
+	{ "InCryptoError", "received, but the crypto API failed" },
+	{ "OutAhead", "not sent: more at once than Ahead, or more than one a tick on average" },
+	{ "OutExpired", "not sent: no SNs are left, make new keys" },
+	{ "OutTooBig", "not sent: with ESP too long for IP" },
+	{ "OutNoMemory", "not sent: no memory" },
+	{ "OutCryptoError", "not sent: the crypto API failed" },
+	{ "ClockSetBack", "times the clock was set back: SNs may repeat after a boot, make new keys" },
+	{ "XfrmInNoStates", "of an SPI that nobody has here" },
+	{ "XfrmInNoPols", "of an SA, but no policy wants them" },
+	{ "XfrmInTmplMismatch", "came in the clear, but a policy wants ESP" },
+	{ "XfrmInStateSeqError", "replays, or later than Window allows" },
+	{ "XfrmOutNoStates", "not sent: a policy wants ESP, and there is no SA" },
+};
+
+static void show_sa(const struct conf *conf, const struct sa *sa, int g, int dir)
+{
+	uint64_t sn = dir == OUT ? sa->sent : sa->received, now;
+
+	printf("  %s 0x%08x", dir == OUT ? "out" : "in ", sa->spi);
+	if (g != KEYS)
+		printf(" (%s)", generations[g]);
+	printf(": %" PRIu64 " packets, SN %" PRIu64, sa->packets, sn);
+	if (conf->clock && sn && (dir == OUT || conf->fresh)) {
+		now = ticks(&conf->keys[g], 0);
+		if (sn > now)
+			printf(", %" PRIu64 " of %u ticks ahead of the clock", sn - now,
+			       conf->keys[g].ahead);
+		else
+			printf(", %s ago", duration((now - sn) * (conf->keys[g].tick / 1e6)));
+	}
+	if (dir == IN)
+		printf(", %s", sa->direct ? "direct" : "not direct");
+	if (sa->replays || sa->failed)
+		printf("; dropped: %" PRIu64 " replays, %" PRIu64 " with a wrong ICV",
+		       sa->replays, sa->failed);
+	printf("\n");
+}
+
+static void show_link(const struct conf *conf, const struct state *s)
+{
+	unsigned int i;
+	struct sa *sa;
+	int g, dir;
+
+	printf("%s: %s - %s, %s, %s, SNs from the %s", conf->name, conf->ends.local,
+	       conf->ends.peer, conf->n_tunnels ? "tunnel" : "transport", conf->suite->name,
+	       conf->clock ? "clock" : "counter");
+	if (conf->clock)
+		printf("%s%s", conf->esn ? " with ESN" : " until ",
+		       conf->esn ? "" : date(keys_end(&conf->keys[KEYS])));
+	printf("\n");
+	problems(conf, s, stdout);
+	for (i = 0; i < conf->n_tunnels; i++)
+		printf("  tunnel %s - %s\n", conf->tunnels[i].local, conf->tunnels[i].peer);
+	for_each_sa(conf, g, dir) {
+		sa = state_find(s, conf, g, dir);
+		if (!sa)
+			continue;
+		sa->shown = true;
+		show_sa(conf, sa, g, dir);
+	}
+}
+
+static void json_link(const struct conf *conf, const struct state *s)
+{
+	const char *comma = "";
+	const struct sa *sa;
+	int g, dir;
+
+	printf("{\"name\":\"%s\",\"local\":\"%s\",\"peer\":\"%s\",\"mode\":\"%s\",\"suite\":\"%s\","
+	       "\"sn\":\"%s\",\"esn\":%s,\"problems\":%u",
+	       conf->name, conf->ends.local, conf->ends.peer,
+	       conf->n_tunnels ? "tunnel" : "transport", conf->suite->name,
+	       conf->clock ? "clock" : "counter", conf->esn ? "true" : "false",
+	       problems(conf, s, NULL));
+	if (conf->clock && !conf->esn)
+		printf(",\"end\":%" PRIu64, keys_end(&conf->keys[KEYS]));
+	printf(",\"sas\":[");
+	for_each_sa(conf, g, dir) {
+		sa = state_find(s, conf, g, dir);
+		if (!sa)
+			continue;
+		printf("%s{\"direction\":\"%s\",\"generation\":\"%s\",\"spi\":%u,\"sent\":%" PRIu64
+		       ",\"received\":%" PRIu64 ",\"packets\":%" PRIu64 ",\"replays\":%" PRIu64
+		       ",\"failed\":%" PRIu64 ",\"direct\":%s", comma,
+		       dir == OUT ? "out" : "in", generations[g], sa->spi, sa->sent,
+		       sa->received, sa->packets, sa->replays, sa->failed,
+		       sa->direct ? "true" : "false");
+		if (conf->clock)
+			printf(",\"clock\":%" PRIu64, ticks(&conf->keys[g], 0));
+		printf("}");
+		comma = ",";
+	}
+	printf("]}");
+}
+
+/* What a file of counters says was dropped. Returns how many lines it has printed. */
+static int show_drops(const char *path, bool json, int shown)
+{
+	FILE *f = fopen(path, "re");
+	char line[128], name[64];
+	uint64_t n;
+	size_t i;
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%63s %" SCNu64, name, &n) != 2 || !n)
+			continue;
+		for (i = 0; i < ARRAY_SIZE(drops) && strcmp(name, drops[i].name); )
+			i++;
+		if (i == ARRAY_SIZE(drops))
+			continue;
+		if (json)
+			printf("%s\"%s\":%" PRIu64, shown ? "," : "", name, n);
+		else
+			printf("%s  %" PRIu64 " %s (%s)\n", shown ? "" :
+			       "All of this network namespace have had:\n",
+			       n, drops[i].says, name);
+		shown++;
+	}
+	if (f)
+		fclose(f);
+	return shown;
+}
+
+/* Those of IKE daemons, and what was added with ip */
+static void show_others(const struct state *s)
+{
+	const struct sa *sa;
+
+	for (sa = s->sas; sa < s->sas + s->n_sas; sa++)
+		if (sa->minimal && !sa->shown)
+			printf("of no link: 0x%08x to %s, %s, SNs from the %s, %" PRIu64
+			       " packets, SN %" PRIu64 "\n", sa->spi, sa->dst, sa->suite,
+			       sa->clock ? "clock" : "counter", sa->packets,
+			       sa->sent ?: sa->received);
+}
+
+static int is_conf(const struct dirent *d)
+{
+	size_t len = strlen(d->d_name);
+
+	return len > 5 && d->d_name[0] != '.' && !strcmp(d->d_name + len - 5, ".conf");
+}
+
+static void show(const char *name, const struct state *s, bool json)
+{
+	struct conf *conf = conf_load(name);
+
+	if (json)
+		json_link(conf, s);
+	else
+		show_link(conf, s);
+	free(conf);
+}
+
+int cmd_show(int argc, char **argv)
+{
+	int json = 0, o, i, n;
+	const struct option options[] = { { "json", no_argument, &json, 1 }, { 0 } };
+	struct dirent **entries;
+	static struct state s;
+
+	while ((o = getopt_long(argc, argv, "", options, NULL)) != -1)
+		if (o)
+			usage();
+	if (optind + 1 < argc)
+		usage();
+	state_sas(&s);
+	state_policies(&s);
+	if (json)
+		printf("{\"links\":[");
+	if (optind < argc) {
+		show(argv[optind], &s, json);
+	} else {
+		n = scandir(CONF_DIR, &entries, is_conf, alphasort);
+		if (n <= 0)
+			fprintf(stderr, "minesp: no links in " CONF_DIR ": minesp new makes one\n");
+		for (i = 0; i < n; i++) {
+			entries[i]->d_name[strlen(entries[i]->d_name) - 5] = 0;
+			if (json && i)
+				printf(",");
+			show(entries[i]->d_name, &s, json);
+			free(entries[i]);
+		}
+		if (n >= 0)
+			free(entries);
+		if (!json)
+			show_others(&s);
+	}
+	if (json)
+		printf("],\"drops\":{");
+	n = show_drops("/proc/net/minesp_stat", json, 0);
+	show_drops("/proc/net/xfrm_stat", json, n);
+	if (json)
+		printf("}}\n");
+	return 0;
+}
