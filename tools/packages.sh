@@ -1,0 +1,109 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# packages.sh: tests the Debian packages. Installs them over a copy of the root trixie,
+# where DKMS builds the module for each kernel of it; boots each kernel with systemd, where
+# minesp@a.service has to be up; upgrades, and purges, after which nothing is left.
+# Prints KTAP.
+
+. "$(dirname "$0")/roots.sh"
+. tools/ktap.sh
+
+dir=build/packages
+if [ "${1:-}" != copied ]; then
+	lock_checkout
+	tools/setup.sh trixie trixie-backports || die "set-up failed"
+	rm -rf --one-file-system $dir
+	mkdir -p $dir/{upper,work,root}
+	# An older version first
+	for suffix in '~old' ''; do
+		tools/deb.sh $suffix > $dir/log 2>&1 ||
+			{ tail -n 30 $dir/log; die "cannot build the packages"; }
+		mkdir "$dir/debs$suffix"
+		cp build/deb/minesp{,-dkms}_*.deb "$dir/debs$suffix/"
+	done
+	# The copy is there as long as this script is.
+	exec unshare --mount --propagation private "$0" copied
+fi
+
+mount -t overlay -o "lowerdir=build/roots/trixie,upperdir=$dir/upper,workdir=$dir/work" \
+	overlay $dir/root || die "no overlayfs"
+root=../packages/root	# as in_root() wants it
+end_together
+
+apt()
+{
+	in_root $root "export DEBIAN_FRONTEND=noninteractive
+		apt-get -q -o Dpkg::Use-Pty=0 -y --no-install-recommends $*" > $dir/log 2>&1 ||
+		{ tail -n 40 $dir/log; return 1; }
+}
+
+# Whether the module of the package is there for all kernels. In a chroot its installation
+# builds for the newest one only; DKMS builds for others when they boot.
+built()
+{
+	local release
+
+	for release in $releases; do
+		in_root $root "dkms autoinstall -k $release" >> $dir/log 2>&1
+		in_root $root "modinfo -k $release minesp" | grep -q "^filename:.*dkms" || return
+	done
+}
+
+# What runs in the machine when minesp@a.service is up, or has failed
+boot_test()
+{
+	cat > $dir/root/etc/systemd/system/boot-test.service <<-END
+		[Unit]
+		After=minesp@a.service minesp-closed@a.service multi-user.target
+		[Service]
+		Type=oneshot
+		StandardOutput=file:/dev/console
+		StandardError=file:/dev/console
+		ExecStart=-/bin/sh -c 'systemctl is-active minesp@a minesp-closed@a; minesp show; minesp check a && echo BOOT-TEST-PASSED; systemctl status minesp@a'
+		ExecStopPost=systemctl poweroff --force --force
+		[Install]
+		WantedBy=graphical.target default.target
+	END
+	in_root $root "systemctl -q enable boot-test minesp@a"
+}
+
+boots()
+{
+	local accel="--disable-kvm" options="-accel tcg,thread=single" kernel
+
+	have_kvm && accel= options=
+	kernel=$(kernel_of "$1" trixie) || return
+	PATH=$PWD/build/venv/bin:$PATH timeout 400 vng $accel --systemd --rw --force-9p \
+		--root "$PWD/$dir/root" --user root --cpus 2 --memory 2G --verbose \
+		--run "$kernel" --busybox "$PWD/build/roots/trixie/usr/bin/busybox" \
+		--append "panic=-1 oops=panic no_timer_check systemd.show_status=0" \
+		--qemu-opts="$options -no-reboot" < /dev/null > "$dir/console-$1" 2>&1
+	grep -q BOOT-TEST-PASSED "$dir/console-$1" || { tail -n 30 "$dir/console-$1"; return 1; }
+}
+
+# All files of the copy that have minesp in their names
+left()
+{
+	find $dir/root -xdev -name '*minesp*' ! -path "$dir/root/minesp" ! -path '*/var/log/*' \
+		! -path '*/var/cache/*'
+}
+
+releases=$(ls build/roots/trixie/lib/modules | grep -v -e debug -e races)
+echo "TAP version 13"
+apt install systemd-sysv ./$dir/debs~old/*.deb && built
+verdict $? "the packages install, and DKMS builds for $(xargs <<< "$releases")"
+in_root $root "umask 077; mkdir -p /etc/minesp
+	minesp new a --local 192.0.2.1 --peer 192.0.2.2 2> /dev/null > /etc/minesp/b &&
+	sed -i 's/Wait = yes/Wait = no/' /etc/minesp/a.conf" && boot_test
+for release in $releases; do
+	boots "$release"
+	verdict $? "$release boots, and minesp@a is up"
+done
+apt install ./$dir/debs/*.deb && built && [ -e $dir/root/etc/minesp/a.conf ]
+verdict $? "an upgrade keeps the links"
+in_root $root "systemctl -q disable boot-test minesp@a
+	rm /etc/systemd/system/boot-test.service"
+apt purge minesp minesp-dkms && left=$(left) && [ -z "$left" ]
+verdict $? "a purge leaves nothing"
+[ -z "${left:-}" ] || sed 's/^/# /' <<< "$left"
