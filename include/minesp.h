@@ -175,6 +175,7 @@ struct minesp_seqno {
  * @nested: it has carried AH, ESP or IPComp in transport mode. The core looks up the SA of
  *	    that at once, and needs a dst, which a packet from GRO does not have.
  * @seqno: SNs from the clock, and freshness; NULL for neither
+ * @udp_sn: the highest SN that came in UDP, under x->lock
  * @x: the SA itself; NULL once it dies
  * @lock: for following @x from the table, see sad.c
  * @id: in @mn->sas
@@ -191,6 +192,7 @@ struct minesp_sa {
 	u32 gro_hash;
 	bool offload, nested;
 	struct minesp_seqno *seqno;
+	u64 udp_sn;
 	struct xfrm_state *x;
 	spinlock_t lock;	/* for following x from the table */
 	u32 id;
@@ -243,8 +245,9 @@ void minesp_iv(const struct minesp_sa *sa, u64 sn, u8 *iv);
 
 /* crypt.c */
 int minesp_own(struct sk_buff *skb, int taillen, struct sk_buff **trailer);
-int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb, int nfrags,
-		 __be32 seq_hi, crypto_completion_t done, bool encrypt);
+int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb,
+		 struct ip_esp_hdr *esph, int nfrags, __be32 seq_hi,
+		 crypto_completion_t done, bool encrypt);
 struct sk_buff *minesp_crypt_end(crypto_completion_data_t *data);
 void minesp_crypt_exit(void);
 
@@ -260,13 +263,19 @@ void minesp_seqno_encap(struct xfrm_state *x, const struct sk_buff *skb,
 int minesp_seqno_xmit(struct xfrm_state *x, struct sk_buff *skb, u64 *sn);
 int minesp_seqno_fresh(const struct xfrm_state *x, const struct sk_buff *skb);
 
+/* udp.c */
+struct ip_esp_hdr *minesp_udp_header(const struct xfrm_state *x,
+				     struct sk_buff *skb);
+void minesp_udp_checksum(const struct xfrm_state *x, struct sk_buff *skb);
+void minesp_udp_input(struct xfrm_state *x, const struct sk_buff *skb);
+
 /* offload.c */
 extern const struct xfrm_type_offload minesp_type_offload;
 int minesp_offload_enable(void);
 void minesp_offload_disable(void);
 
 /* output.c */
-int minesp_output_end(const struct minesp_sa *sa, int err);
+int minesp_output_end(struct xfrm_state *x, struct sk_buff *skb, int err);
 int minesp_encrypt(struct xfrm_state *x, struct sk_buff *skb, u8 next, bool xmit,
 		   crypto_completion_t done);
 int minesp_output(struct xfrm_state *x, struct sk_buff *skb);
@@ -279,7 +288,7 @@ int minesp_output(struct xfrm_state *x, struct sk_buff *skb);
 bool minesp_direct_works(void);
 bool minesp_direct_prepare(struct sk_buff *skb, struct xfrm_state *x, __be32 seq,
 			   u16 family, u32 flags);
-int minesp_direct_input(struct sk_buff *skb, struct minesp_net *mn);
+int minesp_direct_input(struct sk_buff *skb, struct minesp_net *mn, int encap_type);
 int minesp_input(struct xfrm_state *x, struct sk_buff *skb);
 int minesp_protocols_register(void);
 void minesp_protocols_unregister(void);

@@ -87,9 +87,8 @@ int minesp_own(struct sk_buff *skb, int taillen, struct sk_buff **trailer)
 /**
  * minesp_crypt - encrypt or decrypt a packet
  * @x: the SA
- * @skb: the packet, its memory its own; the ESP header is at the transport header,
- *	 complete, and in the linear part with the IV, if one is sent. The packet ends
- *	 with the ICV, or with the room for it.
+ * @skb: the packet, its memory its own. It ends with the ICV, or with the room for it.
+ * @esph: its ESP header, complete, and in the linear part with the IV, if one is sent
  * @nfrags: what minesp_own() returned
  * @seq_hi: the upper half of the SN where ESN is used
  * @done: called when an asynchronous operation has ended, bottom halves off;
@@ -100,14 +99,14 @@ int minesp_own(struct sk_buff *skb, int taillen, struct sk_buff **trailer)
  * no longer the caller's; -EBADMSG when the ICV is wrong; -ENOMEM, -ENOSPC
  * (the cipher's queue is full) or another error of the crypto API's.
  */
-int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb, int nfrags,
-		 __be32 seq_hi, crypto_completion_t done, bool encrypt)
+int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb,
+		 struct ip_esp_hdr *esph, int nfrags, __be32 seq_hi,
+		 crypto_completion_t done, bool encrypt)
 {
-	const struct ip_esp_hdr *esph = ip_esp_hdr(skb);
 	unsigned int sent_ivlen = minesp_sa(x)->ivlen;
 	struct crypto_aead *aead = x->data;
 	unsigned int ivlen = crypto_aead_ivsize(aead);
-	int offset = skb_transport_offset(skb) + sizeof(*esph) + sent_ivlen;
+	int offset = esph->enc_data + sent_ivlen - skb->data;
 	/* An IV that is not sent is the SN, all 64 bits (RFC 8750 4). */
 	const __be32 sn[2] = { seq_hi, esph->seq_no };
 	struct minesp_net *mn = minesp_sa(x)->mn;

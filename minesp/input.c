@@ -5,6 +5,7 @@
  */
 #include <linux/icmp.h>
 #include <linux/icmpv6.h>
+#include <linux/udp.h>
 #include <net/icmp.h>
 #include <net/ip6_route.h>
 #include <net/ndisc.h>
@@ -56,6 +57,14 @@ static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 	/* What VTI takes before decryption, it has to find again. */
 	if (!XFRM_TUNNEL_SKB_CB(skb)->tunnel.ip4)
 		minesp_sad_learn(minesp_sa(x), x->id.spi);
+
+	if (x->encap) {
+		minesp_udp_input(x, skb);
+		network_hlen -= sizeof(struct udphdr);
+		/* The NAT has changed what the inner checksum covers (RFC 3948 3.1.2). */
+		if (x->props.mode == XFRM_MODE_TRANSPORT)
+			skb->ip_summed = CHECKSUM_UNNECESSARY;
+	}
 
 	/* Cannot fail: minesp_input() has seen that a trailer fits. */
 	skb_copy_bits(skb, skb->len - taillen, trailer, sizeof(trailer));
@@ -214,7 +223,8 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 	if (likely(err >= 0)) {
 		/* What the device summed up is not what we pass on. */
 		skb->ip_summed = CHECKSUM_NONE;
-		err = minesp_crypt(x, skb, err, XFRM_SKB_CB(skb)->seq.input.hi,
+		err = minesp_crypt(x, skb, ip_esp_hdr(skb), err,
+				   XFRM_SKB_CB(skb)->seq.input.hi,
 				   minesp_input_done, false);
 	}
 	if (err == -EINPROGRESS)
@@ -285,15 +295,16 @@ bool minesp_direct_prepare(struct sk_buff *skb, struct xfrm_state *x, __be32 seq
  * minesp_direct_input - hand a packet to xfrm_input() together with its SA
  * @skb: the packet, prepared by minesp_direct_prepare()
  * @mn: its namespace
+ * @encap_type: UDP_ENCAP_ESPINUDP or 0
  *
  * That makes xfrm_input() skip its look-up and nothing else.
  *
  * Return: what xfrm_input() returns
  */
-int minesp_direct_input(struct sk_buff *skb, struct minesp_net *mn)
+int minesp_direct_input(struct sk_buff *skb, struct minesp_net *mn, int encap_type)
 {
 	minesp_stat_inc(mn, MINESP_IN_DIRECT);
-	return minesp_deliver_input(skb, READ_ONCE(direct_encap_type));
+	return minesp_deliver_input(skb, encap_type ?: READ_ONCE(direct_encap_type));
 }
 
 /*
@@ -303,7 +314,7 @@ int minesp_direct_input(struct sk_buff *skb, struct minesp_net *mn)
  * too. So the packet is delivered in the same way as those that follow it, and they do
  * not overtake it.
  */
-static int minesp_rcv_direct(struct sk_buff *skb, u16 family)
+static int minesp_rcv_direct(struct sk_buff *skb, u16 family, int encap_type)
 {
 	struct minesp_net *mn = minesp_net(dev_net(skb->dev));
 	struct xfrm_state *x;
@@ -315,28 +326,43 @@ static int minesp_rcv_direct(struct sk_buff *skb, u16 family)
 	 */
 	if (xfrm_parse_spi(skb, IPPROTO_ESP, &spi, &seq) || secpath_exists(skb))
 		return -EINVAL;
-	if (likely(READ_ONCE(direct) != DIRECT_NOT)) {
+	/* Where an encap_type of -2 stands for the mark, it leaves no room for another. */
+	if (likely(READ_ONCE(direct) != DIRECT_NOT) &&
+	    (!encap_type || !READ_ONCE(direct_encap_type))) {
 		x = minesp_sad_find(mn, spi);
 		/* Crypto may outlive the RCU section that holds the dst for us. */
 		if (x && skb_dst_force(skb) &&
 		    minesp_direct_prepare(skb, x, seq, family, MINESP_DIRECT))
-			return minesp_direct_input(skb, mn);
+			return minesp_direct_input(skb, mn, encap_type);
 		if (x)
 			xfrm_state_put(x);
 	}
 	minesp_stat_inc(mn, MINESP_IN_LOOKUP);
 	minesp_input_begin(skb, family);
-	return minesp_deliver_input(skb, 0);
+	return minesp_deliver_input(skb, encap_type);
 }
 
 static int minesp4_rcv_direct(struct sk_buff *skb)
 {
-	return minesp_rcv_direct(skb, AF_INET);
+	return minesp_rcv_direct(skb, AF_INET, 0);
 }
 
 static int minesp6_rcv_direct(struct sk_buff *skb)
 {
-	return minesp_rcv_direct(skb, AF_INET6);
+	return minesp_rcv_direct(skb, AF_INET6, 0);
+}
+
+/* The same for ESP in UDP, which a socket has received */
+static int minesp4_rcv_encap(struct sk_buff *skb, int nexthdr, __be32 spi,
+			     int encap_type)
+{
+	return minesp_rcv_direct(skb, AF_INET, encap_type);
+}
+
+static int minesp6_rcv_encap(struct sk_buff *skb, int nexthdr, __be32 spi,
+			     int encap_type)
+{
+	return minesp_rcv_direct(skb, AF_INET6, encap_type);
 }
 
 /* The rest of a handler that takes part in receiving only. */
@@ -424,7 +450,7 @@ static int minesp_pass(struct sk_buff *skb)
 #define MINESP_PROTOCOLS(v)						\
 static struct xfrm##v##_protocol minesp##v##_protocols[] = { {		\
 	.handler = minesp##v##_rcv_direct,				\
-	.input_handler = minesp_pass_input,				\
+	.input_handler = minesp##v##_rcv_encap,				\
 	.cb_handler = minesp_pass_cb,					\
 	.err_handler = minesp##v##_err,					\
 	.priority = 50,							\

@@ -128,7 +128,7 @@ static int minesp_gro(struct sk_buff *skb, u16 family)
 		goto push;
 	if (family == AF_INET6)
 		IP6CB(skb)->nhoff = offsetof(struct ipv6hdr, nexthdr);
-	minesp_direct_input(skb, mn);
+	minesp_direct_input(skb, mn, 0);
 	return 0;
 
 push:
@@ -188,7 +188,7 @@ static void minesp_xmit_done(crypto_completion_data_t *data, int err)
 
 	/* A device that is being closed waits for those who have found it running. */
 	rcu_read_lock();
-	if (minesp_output_end(minesp_sa(x), err)) {
+	if (minesp_output_end(x, skb, err)) {
 		XFRM_INC_STATS(xs_net(x), LINUX_MIB_XFRMOUTSTATEPROTOERROR);
 		kfree_skb(skb);
 	} else if (!netif_running(dev)) {

@@ -14,20 +14,26 @@ static unsigned int minesp_padlen(unsigned int len, unsigned int blocksize)
 }
 
 /**
- * minesp_output_end - count a packet that has been encrypted, or has not
- * @sa: the SA
+ * minesp_output_end - finish a packet that has been encrypted, or has not, and count it
+ * @x: the SA
+ * @skb: the packet
  * @err: 0, or what minesp_crypt() or minesp_own() returned
  *
  * Return: @err
  */
-int minesp_output_end(const struct minesp_sa *sa, int err)
+int minesp_output_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 {
-	if (likely(!err))
-		minesp_stat_inc(sa->mn, MINESP_OUT_PACKETS);
-	else if (err == -ENOMEM)
-		minesp_stat_inc(sa->mn, MINESP_OUT_NO_MEMORY);
-	else
-		minesp_stat_inc(sa->mn, MINESP_OUT_CRYPTO);
+	struct minesp_net *mn = minesp_sa(x)->mn;
+
+	if (likely(!err)) {
+		if (x->encap)
+			minesp_udp_checksum(x, skb);
+		minesp_stat_inc(mn, MINESP_OUT_PACKETS);
+	} else if (err == -ENOMEM) {
+		minesp_stat_inc(mn, MINESP_OUT_NO_MEMORY);
+	} else {
+		minesp_stat_inc(mn, MINESP_OUT_CRYPTO);
+	}
 	return err;
 }
 
@@ -38,7 +44,7 @@ static void minesp_output_done(crypto_completion_data_t *data, int err)
 	struct xfrm_state *x = skb_dst(skb)->xfrm;
 	struct minesp_net *mn = minesp_sa(x)->mn;
 
-	err = minesp_output_end(minesp_sa(x), err);
+	err = minesp_output_end(x, skb, err);
 	xfrm_output_resume(skb_to_full_sk(skb), skb, err);
 	minesp_async_end(mn);
 }
@@ -46,7 +52,8 @@ static void minesp_output_done(crypto_completion_data_t *data, int err)
 /**
  * minesp_encrypt - put a packet into ESP
  * @x: the SA
- * @skb: the packet, data at the plaintext, transport header where the ESP header goes,
+ * @skb: the packet, data at the plaintext, transport header where the ESP header goes, or
+ *	 the UDP header before it,
  *	 network header at the outer IP header. Paged, cloned, fragmented: all
  *	 welcome. Bottom halves may be on.
  * @next: Next Header
@@ -85,7 +92,7 @@ int minesp_encrypt(struct xfrm_state *x, struct sk_buff *skb, u8 next, bool xmit
 	/* Linear, ours alone, with room for the trailer: mostly it is already. */
 	nfrags = minesp_own(skb, taillen, &trailer);
 	if (unlikely(nfrags < 0))
-		return minesp_output_end(sa, nfrags);
+		return minesp_output_end(x, skb, nfrags);
 
 	err = xmit ? minesp_seqno_xmit(x, skb, &sn) :
 		     minesp_seqno_next(x, skb, &sn);
@@ -99,7 +106,7 @@ int minesp_encrypt(struct xfrm_state *x, struct sk_buff *skb, u8 next, bool xmit
 	tail[padlen] = padlen;
 	tail[padlen + 1] = next;
 
-	esph = ip_esp_hdr(skb);
+	esph = x->encap ? minesp_udp_header(x, skb) : ip_esp_hdr(skb);
 	esph->spi = x->id.spi;
 	esph->seq_no = htonl(lower_32_bits(sn));
 	minesp_iv(sa, sn, esph->enc_data);
@@ -112,12 +119,12 @@ int minesp_encrypt(struct xfrm_state *x, struct sk_buff *skb, u8 next, bool xmit
 		ip_hdr(skb)->tot_len = htons(skb->len);
 		ip_send_check(ip_hdr(skb));
 	} else {
-		*skb_mac_header(skb) = IPPROTO_ESP;
+		*skb_mac_header(skb) = x->encap ? IPPROTO_UDP : IPPROTO_ESP;
 	}
-	err = minesp_crypt(x, skb, nfrags, htonl(upper_32_bits(sn)), done, true);
+	err = minesp_crypt(x, skb, esph, nfrags, htonl(upper_32_bits(sn)), done, true);
 	if (err == -EINPROGRESS)
 		return err;
-	return minesp_output_end(sa, err);
+	return minesp_output_end(x, skb, err);
 }
 
 /**

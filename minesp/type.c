@@ -17,6 +17,7 @@
 #include <linux/ipv6.h>
 #include <linux/kmod.h>
 #include <linux/module.h>
+#include <linux/udp.h>
 
 #include "minesp.h"
 
@@ -64,9 +65,9 @@ static int minesp_check(const struct xfrm_state *x,
 	    x->props.mode != XFRM_MODE_TUNNEL)
 		return minesp_refuse(extack, -EOPNOTSUPP,
 				     "only transport and tunnel mode, not BEET or IPTFS; extra-flag 0x02000000 chooses the kernel's own ESP");
-	if (x->encap)
+	if (x->encap && x->encap->encap_type != UDP_ENCAP_ESPINUDP)
 		return minesp_refuse(extack, -EOPNOTSUPP,
-				     "no UDP or TCP encapsulation; extra-flag 0x02000000 chooses the kernel's own ESP");
+				     "no encapsulation but espinudp");
 	if (x->tfcpad)
 		return minesp_refuse(extack, -EOPNOTSUPP,
 				     "no TFC padding (RFC 9333 5); extra-flag 0x02000000 chooses the kernel's own ESP");
@@ -135,10 +136,12 @@ static int minesp_init_minimal(struct xfrm_state *x,
 		return err;
 	minesp_iv_init(sa, x);
 	/* encap() cannot tell a sender that SNs run too far ahead of the clock. */
-	sa->offload = READ_ONCE(mn->offload) &&
+	sa->offload = READ_ONCE(mn->offload) && !x->encap &&
 		      !(x->props.extra_flags & MINESP_XFLAG_CLOCK);
 
 	x->props.header_len = sizeof(struct ip_esp_hdr) + sa->ivlen;
+	if (x->encap)
+		x->props.header_len += sizeof(struct udphdr);
 	if (x->props.mode == XFRM_MODE_TUNNEL)
 		x->props.header_len += x->props.family == AF_INET6 ?
 			sizeof(struct ipv6hdr) : sizeof(struct iphdr);
