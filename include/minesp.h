@@ -44,6 +44,13 @@ enum minesp_stat {
 	MINESP_OUT_NO_MEMORY,
 	MINESP_OUT_CRYPTO,
 	MINESP_CLOCK_SET_BACK,
+	MINESP_STOCK_SPI,
+	MINESP_STOCK_MODE,
+	MINESP_STOCK_ENCAP,
+	MINESP_STOCK_TFC,
+	MINESP_STOCK_WRAP,
+	MINESP_STOCK_SUITE,
+	MINESP_STOCK_KEY,
 	__MINESP_STAT_MAX
 };
 
@@ -128,6 +135,31 @@ static inline int minesp_say(struct netlink_ext_ack *extack, int err,
 	if (extack)
 		extack->_msg = text;
 	return err;
+}
+
+/**
+ * struct minesp_lack - what an SA may ask for, and minimal ESP does not have
+ * @err: why the SA is refused
+ * @stat: counts SAs that have become stock instead
+ * @text: what is wrong
+ * @refused: the same, with the way out
+ * @stock: the same, as a warning for an SA that has become stock
+ */
+struct minesp_lack {
+	int err;
+	enum minesp_stat stat;
+	const char *text, *refused, *stock;
+};
+
+/* @stock_has: whether the kernel's own ESP has it, and so is a way out */
+#define MINESP_LACK(_err, _stat, stock_has, _text) {			\
+	.err = _err,							\
+	.stat = _stat,							\
+	.text = "minesp: " _text,					\
+	.refused = (stock_has) ?					\
+		"minesp: " _text "; extra-flag 0x02000000 or net.minesp.enabled=2 choose the kernel's own ESP" : \
+		"minesp: " _text,					\
+	.stock = "minesp: the kernel's own ESP has this SA: " _text,	\
 }
 
 /* The last that is done for a packet of asynchronous crypto; @mn may be gone then. */
@@ -239,6 +271,7 @@ struct xfrm_state *minesp_sad_find(struct minesp_net *mn, __be32 spi);
 
 /* suite.c */
 struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
+				      const struct minesp_lack **lack,
 				      struct netlink_ext_ack *extack);
 void minesp_iv_init(struct minesp_sa *sa, const struct xfrm_state *x);
 void minesp_iv(const struct minesp_sa *sa, u64 sn, u8 *iv);

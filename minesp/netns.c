@@ -8,9 +8,19 @@
 
 #include "minesp.h"
 
-static bool enabled = true;
-module_param(enabled, bool, 0644);
-MODULE_PARM_DESC(enabled, "net.minesp.enabled of the namespaces made from now on (default: Y)");
+static int minesp_enabled_set(const char *val, const struct kernel_param *kp)
+{
+	return param_set_uint_minmax(val, kp, 0, 2);
+}
+
+static const struct kernel_param_ops minesp_enabled_ops = {
+	.set = minesp_enabled_set,
+	.get = param_get_uint,
+};
+
+static unsigned int enabled = 2;
+module_param_cb(enabled, &minesp_enabled_ops, &enabled, 0644);
+MODULE_PARM_DESC(enabled, "net.minesp.enabled of the namespaces made from now on: 0, 1 or 2 (default: 2)");
 
 static unsigned int minesp_net_id __ro_after_init;
 

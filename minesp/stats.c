@@ -52,6 +52,19 @@ static const struct snmp_mib minesp_mib_list[] = {
 	SNMP_MIB_ITEM("OutCryptoError", MINESP_OUT_CRYPTO),
 	/* How often the clock had been set back since an SN was made before. */
 	SNMP_MIB_ITEM("ClockSetBack", MINESP_CLOCK_SET_BACK),
+	/*
+	 * SAs that became stock, with net.minesp.enabled=2, because of an SPI below 256,
+	 * another mode than transport and tunnel, TCP encapsulation, TFC padding,
+	 * oseq-may-wrap, a cipher or authenticator that minimal ESP does not have, or the
+	 * length of the key or the ICV.
+	 */
+	SNMP_MIB_ITEM("StockSpi", MINESP_STOCK_SPI),
+	SNMP_MIB_ITEM("StockMode", MINESP_STOCK_MODE),
+	SNMP_MIB_ITEM("StockEncap", MINESP_STOCK_ENCAP),
+	SNMP_MIB_ITEM("StockTfcPad", MINESP_STOCK_TFC),
+	SNMP_MIB_ITEM("StockSnWrap", MINESP_STOCK_WRAP),
+	SNMP_MIB_ITEM("StockSuite", MINESP_STOCK_SUITE),
+	SNMP_MIB_ITEM("StockKey", MINESP_STOCK_KEY),
 };
 
 static int minesp_stats_show(struct seq_file *seq, void *v)

@@ -7,6 +7,9 @@
 
 #include "minesp.h"
 
+#define USAGE(stock_has, text) \
+	MINESP_LACK(-EINVAL, MINESP_STOCK_KEY, stock_has, text)
+
 /*
  * One row, one suite (aead in ip xfrm), or one half of a suite: any cipher (enc)
  * goes with any authenticator (auth-trunc). xfrm has seen to it that an SA's names
@@ -16,43 +19,54 @@ static const struct minesp_alg {
 	const char *name;	/* in the crypto API and in ip xfrm */
 	u16 icv_bits[2];	/* which ICVs there are, one or two; none for enc */
 	u16 implicit;		/* the ICV with which RFC 8750 has implicit IVs */
-	u16 key_bits;		/* 0: the crypto API knows which keys there are */
-	const char *usage;	/* the answer to any other ICV or key */
+	u16 key_bits;		/* the only key; 0: the crypto API knows which there are */
+	bool other_keys;	/* the crypto API has others, too */
+	struct minesp_lack usage;	/* the answer to any other ICV or key */
 } algs[] = {
 	/* RFC 4106; with the ICV of 16 bytes: MUST in RFC 8221 */
-	{ "rfc4106(gcm(aes))", { 128, 128 }, 128, 0,
-	  "minesp: AES-GCM: an ICV of 128 bits; a key of 16, 24 or 32 bytes and 4 of salt" },
+	{ "rfc4106(gcm(aes))", { 128, 128 }, 128, 0, false,
+	  USAGE(true, "AES-GCM: an ICV of 128 bits; a key of 16, 24 or 32 bytes and 4 of salt") },
 	/* RFC 7634; SHOULD */
-	{ "rfc7539esp(chacha20,poly1305)", { 128, 128 }, 128, 0,
-	  "minesp: ChaCha20-Poly1305: an ICV of 128 bits; a key of 32 bytes and 4 of salt" },
+	{ "rfc7539esp(chacha20,poly1305)", { 128, 128 }, 128, 0, false,
+	  USAGE(false, "ChaCha20-Poly1305: an ICV of 128 bits; a key of 32 bytes and 4 of salt") },
 	/* RFC 4309; AES-CCM-8: SHOULD for constrained hosts */
-	{ "rfc4309(ccm(aes))", { 64, 128 }, 64, 0,
-	  "minesp: AES-CCM: an ICV of 64 or 128 bits; a key of 16, 24 or 32 bytes and 3 of salt" },
+	{ "rfc4309(ccm(aes))", { 64, 128 }, 64, 0, false,
+	  USAGE(true, "AES-CCM: an ICV of 64 or 128 bits; a key of 16, 24 or 32 bytes and 3 of salt") },
 	/* RFC 4543, authentication alone; MAY */
-	{ "rfc4543(gcm(aes))", { 128, 128 }, 0, 0,
-	  "minesp: AES-GMAC: an ICV of 128 bits; a key of 16, 24 or 32 bytes and 4 of salt" },
+	{ "rfc4543(gcm(aes))", { 128, 128 }, 0, 0, false,
+	  USAGE(false, "AES-GMAC: an ICV of 128 bits; a key of 16, 24 or 32 bytes and 4 of salt") },
 	/* RFC 3602; MUST */
-	{ "cbc(aes)", {}, 0, 0,
-	  "minesp: AES-CBC: a key of 16, 24 or 32 bytes" },
+	{ "cbc(aes)", {}, 0, 0, false,
+	  USAGE(false, "AES-CBC: a key of 16, 24 or 32 bytes") },
 	/* RFC 3686 */
-	{ "rfc3686(ctr(aes))", {}, 0, 0,
-	  "minesp: AES-CTR: a key of 16, 24 or 32 bytes and 4 of nonce" },
+	{ "rfc3686(ctr(aes))", {}, 0, 0, false,
+	  USAGE(false, "AES-CTR: a key of 16, 24 or 32 bytes and 4 of nonce") },
 	/* RFC 2410, authentication alone; MUST */
-	{ "ecb(cipher_null)", {}, 0, 0,
-	  "minesp: NULL encryption has no key: enc 'ecb(cipher_null)' ''" },
+	{ "ecb(cipher_null)", {}, 0, 0, false,
+	  USAGE(false, "NULL encryption has no key: enc 'ecb(cipher_null)' ''") },
 	/* RFC 4868; MUST */
-	{ "hmac(sha256)", { 128, 128 }, 0, 256,
-	  "minesp: HMAC-SHA2-256: a key of 32 bytes; auth-trunc and 128 bits; auth means 96" },
+	{ "hmac(sha256)", { 128, 128 }, 0, 256, true,
+	  USAGE(true, "HMAC-SHA2-256: a key of 32 bytes; auth-trunc and 128 bits; auth means 96") },
 	/* RFC 4868; SHOULD */
-	{ "hmac(sha512)", { 256, 256 }, 0, 512,
-	  "minesp: HMAC-SHA2-512: a key of 64 bytes; auth-trunc and 256 bits" },
+	{ "hmac(sha512)", { 256, 256 }, 0, 512, true,
+	  USAGE(true, "HMAC-SHA2-512: a key of 64 bytes; auth-trunc and 256 bits") },
 	/* RFC 3566; SHOULD for constrained hosts */
-	{ "xcbc(aes)", { 96, 96 }, 0, 128,
-	  "minesp: AES-XCBC: a key of 16 bytes; auth-trunc and 96 bits" },
+	{ "xcbc(aes)", { 96, 96 }, 0, 128, false,
+	  USAGE(true, "AES-XCBC: a key of 16 bytes; auth-trunc and 96 bits") },
 	/* RFC 4494 */
-	{ "cmac(aes)", { 96, 96 }, 0, 128,
-	  "minesp: AES-CMAC: a key of 16 bytes; auth-trunc and 96 bits" },
+	{ "cmac(aes)", { 96, 96 }, 0, 128, false,
+	  USAGE(true, "AES-CMAC: a key of 16 bytes; auth-trunc and 96 bits") },
 };
+
+static const struct minesp_lack
+minesp_lack_enc = MINESP_LACK(-EINVAL, MINESP_STOCK_SUITE, false,
+	"authentication alone is aead 'rfc4543(gcm(aes))' KEY 128, or auth-trunc with enc 'ecb(cipher_null)' ''"),
+minesp_lack_auth = MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
+	"encryption needs authentication: aead 'rfc4106(gcm(aes))' KEY 128, or auth-trunc 'hmac(sha256)' KEY 128"),
+minesp_lack_cipher = MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
+	"this cipher is too weak (RFC 8221), or unknown; use aead 'rfc4106(gcm(aes))' KEY 128"),
+minesp_lack_authenticator = MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
+	"this authenticator is too weak (RFC 8221), or unknown; use auth-trunc 'hmac(sha256)' KEY 128");
 
 /* What an SA asks for; with aead, both rows are the same. */
 struct minesp_suite {
@@ -70,40 +84,31 @@ static const struct minesp_alg *minesp_alg(const char *name)
 	return NULL;
 }
 
-static int minesp_suite_find(struct minesp_suite *s, const struct xfrm_state *x,
-			     struct netlink_ext_ack *extack)
+static const struct minesp_lack *
+minesp_suite_find(struct minesp_suite *s, const struct xfrm_state *x)
 {
 	if (x->aead) {
 		s->enc = minesp_alg(x->aead->alg_name);
 		s->auth = s->enc;
 		s->icv_bits = x->aead->alg_icv_len;
 	} else if (!x->ealg) {
-		return minesp_refuse(extack, -EINVAL,
-				     "authentication alone is aead 'rfc4543(gcm(aes))' KEY 128, or auth-trunc with enc 'ecb(cipher_null)' ''");
+		return &minesp_lack_enc;
 	} else if (!x->aalg) {
-		return minesp_refuse(extack, -EOPNOTSUPP,
-				     "encryption without authentication is refused; use aead 'rfc4106(gcm(aes))' KEY 128, or add auth-trunc 'hmac(sha256)' KEY 128");
+		return &minesp_lack_auth;
 	} else {
 		s->enc = minesp_alg(x->ealg->alg_name);
 		s->auth = minesp_alg(x->aalg->alg_name);
 		s->icv_bits = x->aalg->alg_trunc_len;
 	}
 	if (!s->enc)
-		return minesp_refuse(extack, -EOPNOTSUPP,
-				     "this cipher is too weak (RFC 8221), or unknown; use aead 'rfc4106(gcm(aes))' KEY 128, or extra-flag 0x02000000 for the kernel's own ESP");
+		return &minesp_lack_cipher;
 	if (!s->auth)
-		return minesp_refuse(extack, -EOPNOTSUPP,
-				     "this authenticator is too weak (RFC 8221), or unknown; use auth-trunc 'hmac(sha256)' KEY 128, or extra-flag 0x02000000 for the kernel's own ESP");
-
+		return &minesp_lack_authenticator;
 	if ((s->icv_bits != s->auth->icv_bits[0] &&
 	     s->icv_bits != s->auth->icv_bits[1]) ||
-	    (s->auth->key_bits && s->auth->key_bits != x->aalg->alg_key_len))
-		return minesp_say(extack, -EINVAL, s->auth->usage);
-	if (x->props.extra_flags & MINESP_XFLAG_IMPLICIT_IV &&
-	    s->icv_bits != s->auth->implicit)
-		return minesp_refuse(extack, -EOPNOTSUPP,
-				     "implicit IVs are for AES-GCM, ChaCha20-Poly1305 and AES-CCM with an ICV of 64 bits (RFC 8750)");
-	return 0;
+	    (s->auth->other_keys && s->auth->key_bits != x->aalg->alg_key_len))
+		return &s->auth->usage;
+	return NULL;
 }
 
 /* Both keys, in the form that authenc wants. */
@@ -135,13 +140,15 @@ static int minesp_setkeys(struct crypto_aead *aead, const struct xfrm_state *x)
 /**
  * minesp_suite_init - make the AEAD that an SA asks for, keyed
  * @x: the SA, with its algorithms as the user gave them
- * @extack: receives the reason of a refusal
+ * @lack: receives what minimal ESP does not have, if that is the reason of a refusal
+ * @extack: receives any other reason
  *
  * Return: the AEAD, for crypto_free_aead(); or an ERR_PTR: -EOPNOTSUPP for a
  * suite that minimal ESP does not have, -EINVAL for one that is incomplete or has
  * a wrong key or ICV, -ENOMEM, the crypto API's errors.
  */
 struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
+				      const struct minesp_lack **lack,
 				      struct netlink_ext_ack *extack)
 {
 	char name[CRYPTO_MAX_ALG_NAME];
@@ -149,9 +156,13 @@ struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
 	struct minesp_suite s;
 	int err;
 
-	err = minesp_suite_find(&s, x, extack);
-	if (err)
-		return ERR_PTR(err);
+	*lack = minesp_suite_find(&s, x);
+	if (*lack)
+		return ERR_PTR((*lack)->err);
+	if (x->props.extra_flags & MINESP_XFLAG_IMPLICIT_IV &&
+	    s.icv_bits != s.auth->implicit)
+		return ERR_PTR(minesp_refuse(extack, -EOPNOTSUPP,
+					     "implicit IVs are for AES-GCM, ChaCha20-Poly1305 and AES-CCM with an ICV of 64 bits (RFC 8750)"));
 
 	if (x->aead)
 		strscpy(name, s.enc->name, sizeof(name));
@@ -169,8 +180,11 @@ struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
 					 DIV_ROUND_UP(x->aead->alg_key_len, 8));
 	else
 		err = minesp_setkeys(aead, x);
-	if (err == -EINVAL)
-		minesp_say(extack, err, s.enc->usage);
+	if (err == -EINVAL && s.auth->key_bits &&
+	    s.auth->key_bits != x->aalg->alg_key_len)
+		minesp_say(extack, err, s.auth->usage.text);
+	else if (err == -EINVAL)
+		minesp_say(extack, err, s.enc->usage.text);
 	if (!err)
 		err = crypto_aead_setauthsize(aead, s.icv_bits / 8);
 	if (err) {

@@ -66,11 +66,13 @@ static unsigned int rx_max_ms_max = 86400000;
 /* .data is the offset in struct minesp_net, until it is added to a real one. */
 static const struct ctl_table minesp_sysctls[] = {
 	/*
-	 * Whether ESP SAs are minimal (1) or stock (0), unless their own
-	 * extra-flag says. Changing it changes no SA that is there. Default:
-	 * the module parameter "enabled", 1 unless set.
+	 * Whether new ESP SAs are stock (0); minimal, and refused if they ask for
+	 * what minimal ESP does not have (1); or then stock, with a warning (2).
+	 * An SA's own extra-flag goes first. With 2, an SA that asks for what only
+	 * minimal ESP has, by its extra-flag, sn_mode or rx_fresh, is refused as
+	 * with 1. Default: the module parameter "enabled", 2 unless set.
 	 */
-	MINESP_NUMBER(enabled, SYSCTL_ZERO, SYSCTL_ONE),
+	MINESP_NUMBER(enabled, SYSCTL_ZERO, SYSCTL_TWO),
 	/*
 	 * Slots of the table that finds inbound SAs straight from the SPI (RFC
 	 * 9333 3): a power of two from 2 to 1048576, default 1024, 8 bytes

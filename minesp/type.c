@@ -54,52 +54,72 @@ static int minesp_hand_over(struct xfrm_state *x, struct netlink_ext_ack *extack
 	return err;
 }
 
-/* What minimal ESP leaves out (RFC 9333), and what would break its promises. */
-static int minesp_check(const struct xfrm_state *x,
-			struct netlink_ext_ack *extack)
+/* What minimal ESP leaves out (RFC 9333), and what would break its promises */
+static const struct minesp_lack
+minesp_lack_spi = MINESP_LACK(-EINVAL, MINESP_STOCK_SPI, true,
+	"SPIs 0-255 are reserved (RFC 4303 2.1); use one above 255"),
+minesp_lack_mode = MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_MODE, true,
+	"only transport and tunnel mode, not BEET or IPTFS"),
+minesp_lack_encap = MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_ENCAP, IS_ENABLED(CONFIG_INET_ESPINTCP),
+	"no encapsulation but espinudp"),
+minesp_lack_tfc = MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_TFC, true,
+	"no TFC padding (RFC 9333 5)"),
+minesp_lack_wrap = MINESP_LACK(-EINVAL, MINESP_STOCK_WRAP, true,
+	"oseq-may-wrap would repeat SNs and nonces; rekey, or use ESN (flag esn)");
+
+static const struct minesp_lack *minesp_check(const struct xfrm_state *x)
 {
 	if (ntohl(x->id.spi) <= 255)
-		return minesp_refuse(extack, -EINVAL,
-				     "SPIs 0-255 are reserved (RFC 4303 2.1); use one above 255");
+		return &minesp_lack_spi;
 	if (x->props.mode != XFRM_MODE_TRANSPORT &&
 	    x->props.mode != XFRM_MODE_TUNNEL)
-		return minesp_refuse(extack, -EOPNOTSUPP,
-				     "only transport and tunnel mode, not BEET or IPTFS; extra-flag 0x02000000 chooses the kernel's own ESP");
+		return &minesp_lack_mode;
 	if (x->encap && x->encap->encap_type != UDP_ENCAP_ESPINUDP)
-		return minesp_refuse(extack, -EOPNOTSUPP,
-				     "no encapsulation but espinudp");
+		return &minesp_lack_encap;
 	if (x->tfcpad)
-		return minesp_refuse(extack, -EOPNOTSUPP,
-				     "no TFC padding (RFC 9333 5); extra-flag 0x02000000 chooses the kernel's own ESP");
+		return &minesp_lack_tfc;
 	if (x->props.extra_flags & XFRM_SA_XFLAG_OSEQ_MAY_WRAP)
-		return minesp_refuse(extack, -EINVAL,
-				     "oseq-may-wrap would repeat SNs and nonces; rekey, or use ESN (flag esn)");
-	return 0;
+		return &minesp_lack_wrap;
+	return NULL;
 }
 
-/* Minimal (1) or stock (0)? Negative: the SA's own bits make no sense. */
+/* What an SA is to be: the values of net.minesp.enabled */
+enum { MINESP_STOCK, MINESP_STRICT, MINESP_IF_POSSIBLE };
+
+/* Negative: the SA's own bits make no sense. */
 static int minesp_choose(struct xfrm_state *x, struct netlink_ext_ack *extack)
 {
+	const struct minesp_net *mn = minesp_net(xs_net(x));
 	u32 flags = x->props.extra_flags & MINESP_XFLAG_MASK;
-	bool minimal = !(flags & MINESP_XFLAG_STOCK);
+	int choice = READ_ONCE(mn->enabled);
 
 	/*
 	 * An SA that is more than void already is the copy that migration makes
 	 * of one, which may have expired just now; a minimal one has its bit. The
 	 * others stay stock.
 	 */
-	if (!(flags & (MINESP_XFLAG_MINIMAL | MINESP_XFLAG_STOCK)))
-		minimal = x->km.state == XFRM_STATE_VOID &&
-			  READ_ONCE(minesp_net(xs_net(x))->enabled);
+	if (flags & MINESP_XFLAG_STOCK ||
+	    (!(flags & MINESP_XFLAG_MINIMAL) && x->km.state != XFRM_STATE_VOID))
+		choice = MINESP_STOCK;
+	else if (flags & MINESP_XFLAG_MINIMAL)
+		choice = MINESP_STRICT;
 
-	if (!minimal && flags & ~MINESP_XFLAG_STOCK)
+	if (choice == MINESP_STOCK && flags & ~MINESP_XFLAG_STOCK)
 		return minesp_refuse(extack, -EINVAL,
 				     "these bits of extra-flag are for minimal SAs: with 0x01000000 or net.minesp.enabled, and without 0x02000000");
-	return minimal;
+	/* The kernel's own ESP does not have what was asked for. */
+	if (choice == MINESP_IF_POSSIBLE &&
+	    (flags || READ_ONCE(mn->sn_mode) || READ_ONCE(mn->rx_fresh)))
+		choice = MINESP_STRICT;
+	return choice;
 }
 
-/* Everything but the choice. What an error leaves, minesp_destroy() clears. */
+/*
+ * Everything but the choice. What an error leaves, minesp_destroy() clears. With an error
+ * for which @lack is set, nothing is left.
+ */
 static int minesp_init_minimal(struct xfrm_state *x,
+			       const struct minesp_lack **lack,
 			       struct netlink_ext_ack *extack)
 {
 	struct minesp_net *mn = minesp_net(xs_net(x));
@@ -107,14 +127,14 @@ static int minesp_init_minimal(struct xfrm_state *x,
 	struct minesp_sa *sa;
 	int err;
 
-	err = minesp_check(x, extack);
-	if (err)
-		return err;
+	*lack = minesp_check(x);
+	if (*lack)
+		return (*lack)->err;
 
 	sa = kzalloc(sizeof(*sa), GFP_KERNEL_ACCOUNT);
 	if (!sa)
 		return -ENOMEM;
-	aead = minesp_suite_init(x, extack);
+	aead = minesp_suite_init(x, lack, extack);
 	if (IS_ERR(aead)) {
 		kfree(sa);
 		return PTR_ERR(aead);
@@ -151,6 +171,20 @@ static int minesp_init_minimal(struct xfrm_state *x,
 	return 0;
 }
 
+/* For something that minimal ESP does not have */
+static int minesp_hand_over_for(struct xfrm_state *x,
+				const struct minesp_lack *lack,
+				struct netlink_ext_ack *extack)
+{
+	int err = minesp_hand_over(x, extack);
+
+	/* Our words are clearer than "unable to initialize cryptographic operations". */
+	minesp_say(extack, err, err ? lack->text : lack->stock);
+	if (!err)
+		minesp_stat_inc(minesp_net(xs_net(x)), lack->stat);
+	return err;
+}
+
 static void minesp_no_offload(struct xfrm_state *x)
 {
 	if (x->type_offload)
@@ -162,13 +196,18 @@ static int minesp_init_state(struct xfrm_state *x,
 			     struct netlink_ext_ack *extack)
 {
 	bool copy = x->km.state != XFRM_STATE_VOID;
-	int err = minesp_choose(x, extack);
+	int choice = minesp_choose(x, extack), err = choice;
+	const struct minesp_lack *lack = NULL;
 
-	if (!err)
+	if (choice == MINESP_STOCK)
 		return minesp_hand_over(x, extack);
+	if (choice > 0)
+		err = minesp_init_minimal(x, &lack, extack);
+	if (lack && choice == MINESP_IF_POSSIBLE)
+		return minesp_hand_over_for(x, lack, extack);
+	if (lack)
+		minesp_say(extack, err, lack->refused);
 	minesp_no_offload(x);
-	if (err > 0)
-		err = minesp_init_minimal(x, extack);
 	/*
 	 * When an SA migrates, the core frees a copy that we refuse in the state that
 	 * it has, and warns if that is valid.

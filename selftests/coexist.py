@@ -13,7 +13,6 @@ import lib
 from lib import inbound, kmod, pmtu, process, scapy_peer, share, suites, traffic, xfrm
 
 SIZES = [*range(1, 9), 1400, 4000]
-UDP_ENCAP = 100
 MODPROBE = pathlib.Path("/proc/sys/kernel/modprobe")
 RCU = pathlib.Path("/sys/module/rcutree/parameters")
 
@@ -101,13 +100,10 @@ def both_kinds():
 
 
 def udp_encapsulated():
-    """minesp has none; those of esp4 go on."""
-    with lib.hosts() as (a, b), contextlib.ExitStack() as stack:
+    """Stock SAs in UDP go on."""
+    with lib.hosts() as (a, b), nat.ike(a), nat.ike(b):
         for h in (a, b):
-            sock = stack.enter_context(h.socket(socket.AF_INET, socket.SOCK_DGRAM))
-            sock.bind(("0.0.0.0", 4500))
-            sock.setsockopt(socket.IPPROTO_UDP, UDP_ENCAP, xfrm.UDP_ENCAP_ESPINUDP)
-            h.sas("tunnel", 4, 4, f"{lib.XFLAG_STOCK} encap espinudp 4500 4500 0.0.0.0")
+            h.sas("tunnel", 4, 4, f"{lib.XFLAG_STOCK} {nat.WORDS}")
         traffic.udp(a, b, 4, "inner", SIZES)
         lib.equal((a.errors(), b.errors()), ({}, {}), "errors")
 
@@ -238,14 +234,34 @@ def migrated():
             lib.equal("1000000" in said, minimal, "minimal")
         a.sysctl("net.minesp.enabled", 1)
         a.settings(sn_epoch=1)
-        # Behind a NAT; SNs from the clock, freshness, an implicit IV
-        for words, encap in (("", True), (f"{lib.XFLAG_CLOCK} flag esn", False),
-                             (f"{lib.XFLAG_FRESH} flag esn", False),
-                             (lib.XFLAG_IMPLICIT_IV, False)):
+        # SNs from the clock, freshness, an implicit IV
+        for words in (f"{lib.XFLAG_CLOCK} flag esn", f"{lib.XFLAG_FRESH} flag esn",
+                      lib.XFLAG_IMPLICIT_IV):
             a.sas("tunnel", 4, 4, words)
-            assert xfrm.migrate(a, selector, old, new, encap=encap), words
+            assert xfrm.migrate(a, selector, old, new), words
             lib.equal(lib.sh(f"ip -n {a.ns} xfrm state list dst {new[1]}"), "",
                       f"SA that has moved: {words}")
+
+
+def migration_and_nat():
+    """An SA gets behind a NAT, and away from it."""
+    with lib.hosts() as (a, b):
+        selector = a.address(4, "inner"), b.address(4, "inner")
+        places = [(a.address(4), f"192.0.2.{n}") for n in (2, 98, 99)]
+        seen = {}
+        for flag in lib.XFLAG_MINIMAL, lib.XFLAG_STOCK:
+            a.sas("tunnel", 4, 4, flag)
+            seen[flag] = []
+            for n, encap in enumerate((True, False)):
+                lib.equal(xfrm.migrate(a, selector, *places[n:n + 2], encap=encap), 0,
+                          "error")
+                said = lib.sh(f"ip -n {a.ns} xfrm state list dst {places[n + 1][1]}")
+                assert places[n + 1][1] in said, said
+                seen[flag].append("encap type espinudp sport 4500 dport 4500" in said)
+            lib.equal(len(a.listed()), 2 if flag == lib.XFLAG_MINIMAL else 0, "minimal SAs")
+        # What the last one does differs by kernel.
+        lib.equal(seen[lib.XFLAG_MINIMAL], seen[lib.XFLAG_STOCK], "encapsulation")
+        assert seen[lib.XFLAG_MINIMAL][0], "no encapsulation"
 
 
 def while_it_goes(module):
@@ -316,6 +332,7 @@ def cases():
         yield (f"loaded while {module} is unloaded",
                lambda m=module: while_it_goes(m))
     yield "SAs that migrate", migrated
+    yield "SAs that migrate behind a NAT and away from it", migration_and_nat
     yield "without esp4 and esp6", alone
 
 

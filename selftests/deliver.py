@@ -16,7 +16,7 @@ import struct
 import tempfile
 
 import lib
-from lib import kmod, libc, nfqueue, xfrm
+from lib import kmod, libc, nat, nfqueue
 
 try:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -27,7 +27,6 @@ PORT, OTHER_PORT = 7001, 7002
 PACKETS = 6
 KINDS = {"minimal": lib.XFLAG_MINIMAL, "stock": lib.XFLAG_STOCK}
 SO_NO_CHECK, UDP_NO_CHECK6_TX = 11, 101     # Python does not have them
-UDP_ENCAP = 100
 
 # What the rules of Watch count, in each of two hooks
 COUNTED = {
@@ -471,14 +470,12 @@ def many_times_in_udp():
     moved = {}
     a, b, watch = fresh()
     watch.moved()
-    with (b.socket(socket.AF_INET, socket.SOCK_DGRAM) as ike,
-          contextlib.closing(a.wire()) as wire, receiver(b, b.address(4)) as sink):
-        ike.bind(("0.0.0.0", 4500))
-        ike.setsockopt(socket.IPPROTO_UDP, UDP_ENCAP, xfrm.UDP_ENCAP_ESPINUDP)
+    with (nat.ike(b), contextlib.closing(a.wire()) as wire,
+          receiver(b, b.address(4)) as sink):
         for name, flag in KINDS.items():
             b.ip("\n".join(["xfrm state flush", inbound_sa(b, 4, 0x2000, flag), *(
                 inbound_sa(b, 4, 0x3000 + n, lib.XFLAG_STOCK,
-                           more="encap espinudp 4500 4500 0.0.0.0") for n in range(8))]))
+                           more=nat.WORDS) for n in range(8))]))
             before = b.counters()
             # XFRM_MAX_DEPTH is 6.
             for seq, depth in enumerate((0, 0, 1, 5, 6, 8, 5), start=1):

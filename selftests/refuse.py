@@ -1,14 +1,12 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """Which SAs are minimal, and what is refused: each refusal says what is wrong,
-leaves nothing behind, and where it points to the kernel's own ESP, that takes
-the SA."""
+leaves nothing behind, and names the kernel's own ESP if that takes the SA."""
 
 import lib
 from lib import algorithms, kmod, spare
 
 KEY = lib.KEYS[128]
-STOCK = "0x02000000"
 
 
 def key(length):
@@ -16,28 +14,46 @@ def key(length):
     return "0x" + bytes(range(1, 1 + length)).hex() if length else "''"
 
 
-def refused(words, message, stock=False, **where):
-    """With stock, extra-flag as the message tells makes it work."""
+def refused(words, message, **where):
+    """Where the message names the kernel's own ESP, that takes the SA: by extra-flag, and
+    by net.minesp.enabled=2 with a warning and a counter. Otherwise that refuses it, too."""
+    def became_stock():
+        return sum(n for name, n in host.stats().items() if name.startswith("Stock"))
+
     with spare.host() as host:
-        before = kmod.refcount("minesp")
-        said = spare.add(host, words, check=False, **where)
+        def add(enabled, more=""):
+            host.sysctl("net.minesp.enabled", enabled)
+            before = kmod.refcount("minesp"), became_stock()
+            said = spare.add(host, f"{words} {more}", check=False, **where)
+            there = lib.sh(f"ip -n {host.ns} xfrm state")
+            lib.wait_for("the SA does not hold minesp",
+                         lambda: kmod.refcount("minesp") == before[0])
+            host.ip("xfrm state flush")
+            return said, bool(there), became_stock() - before[1]
+
+        said, there, stock = add(1)
         assert message in said, f"said {said!r}, not {message!r}"
-        lib.equal(lib.sh(f"ip -n {host.ns} xfrm state"), "", "SAs left behind")
-        lib.wait_for("the module is released",
-                     lambda: kmod.refcount("minesp") == before)
-        if stock:
-            assert STOCK in said, said
-            spare.add(host, f"{words} {lib.XFLAG_STOCK}", **where)
-            lib.equal(kmod.refcount("minesp"), before, "minesp in use")
+        lib.equal((there, stock), (False, 0), "SAs left behind, and stock")
+        way_out = said.endswith("choose the kernel's own ESP.\n")
+        if way_out:
+            lib.equal(add(1, lib.XFLAG_STOCK)[:2], ("", True), "stock by extra-flag")
+        said, there, stock = add(2)
+        assert message in said, f"said {said!r}, not {message!r}"
+        lib.equal((there, stock, "the kernel's own ESP has this SA" in said),
+                  (way_out, int(way_out), way_out),
+                  "stock by enabled=2, counted, and with a warning")
+        # What only minimal ESP has keeps the SA from becoming stock.
+        for settings in {"sn_mode": 1}, {"rx_fresh": 1}:
+            host.settings(sn_epoch=1, **settings)
+            assert not add(2)[1], f"stock with {settings}"
+            host.settings(**{name: 0 for name in settings})
 
 
 def weak(words, message):
     """Algorithms that minesp refuses, and the kernel's own ESP takes if it has them."""
     with spare.host() as host:
         said = spare.add(host, f"{words} {lib.XFLAG_STOCK}", check=False)
-    if "algorithm not found" in said:
-        message = "algorithm not found"     # in the kernel's words
-    refused(words, message, stock=not said)
+    refused(words, "algorithm not found" if "algorithm not found" in said else message)
 
 
 def minimal(enabled, words, wanted):
@@ -65,23 +81,24 @@ def default_of_module():
         kmod.unload()
         kmod.load()
     with spare.host() as host:
-        lib.equal(host.sysctl("net.minesp.enabled"), "1", "default")
+        lib.equal(host.sysctl("net.minesp.enabled"), "2", "default")
 
 
 def sysctl_range():
     with spare.host() as host:
-        for bad in ("2", "-1", "x"):
+        for bad in ("3", "-1", "x"):
             try:
                 host.sysctl("net.minesp.enabled", bad)
             except OSError:
                 continue
             raise AssertionError(f"net.minesp.enabled took {bad}")
-        lib.equal(host.sysctl("net.minesp.enabled"), "1", "enabled")
+        lib.equal(host.sysctl("net.minesp.enabled"), "2", "enabled")
 
 
 def cases():
     gcm = f"{lib.AEAD} {KEY}"
-    yield "minimal by default", lambda: minimal(1, "", True)
+    for enabled in 1, 2:
+        yield f"minimal by net.minesp.enabled={enabled}", lambda e=enabled: minimal(e, "", True)
     yield "stock by net.minesp.enabled", lambda: minimal(0, "", False)
     yield ("minimal by extra-flag",
            lambda: minimal(0, lib.XFLAG_MINIMAL, True))
@@ -91,14 +108,14 @@ def cases():
     for spi in ("0", "1", "255"):
         yield (f"SPI {spi}",
                lambda s=spi: refused(f"{gcm} 128", "SPIs 0-255", spi=s))
-    yield ("BEET", lambda: refused(f"{gcm} 128", "not BEET", stock=True,
+    yield ("BEET", lambda: refused(f"{gcm} 128", "not BEET",
                                    mode="beet"))
-    yield ("UDP encapsulation",
-           lambda: refused(f"{gcm} 128 encap espinudp 4500 4500 0.0.0.0",
-                           "no UDP or TCP encapsulation", stock=True))
+    yield ("TCP encapsulation",
+           lambda: refused(f"{gcm} 128 encap espintcp 4500 4500 0.0.0.0",
+                           "no encapsulation but espinudp"))
     yield ("TFC padding",
            lambda: refused(f"{gcm} 128 tfcpad 512", "no TFC padding",
-                           stock=True, mode="tunnel"))
+                           mode="tunnel"))
     yield ("oseq-may-wrap",
            lambda: refused(f"{gcm} 128 extra-flag oseq-may-wrap",
                            "oseq-may-wrap would repeat"))
@@ -111,7 +128,7 @@ def cases():
     cbc, sha256 = f"enc cbc(aes) {key(16)}", f"auth-trunc hmac(sha256) {key(32)}"
     for enc in (cbc, "enc ecb(cipher_null) ''"):
         yield (f"{enc.split()[1]} without authentication",
-               lambda e=enc: refused(e, "without authentication"))
+               lambda e=enc: refused(e, "encryption needs authentication"))
     for cipher, length in algorithms.WEAK_CIPHERS.items():
         yield (f"the cipher {cipher}", lambda c=cipher, n=length: weak(
             f"enc {c} {key(n)} {sha256} 128", "this cipher is too weak"))

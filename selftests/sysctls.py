@@ -24,7 +24,7 @@ SIZES = [*range(1, 16), 1400]   # none that IP would fragment
 
 NET_MINESP = pathlib.Path("/proc/sys/net/minesp")
 RANGES = {
-    "enabled": (0, 1), "sad_slots": (2, 1 << 20), "sn_mode": (0, 1),
+    "enabled": (0, 2), "sad_slots": (2, 1 << 20), "sn_mode": (0, 1),
     "sn_tick_us": (1, 1000000), "sn_epoch": (0, 2 ** 32 - 1),
     "sn_ahead": (1, 1000000), "offload": (0, 1), "rx_fresh": (0, 1),
     "rx_max_age_ms": (0, 86400000), "rx_max_ahead_ms": (0, 86400000),

@@ -26,7 +26,9 @@ ADDRESSES = {
 }
 
 # Counters of minesp that say which way packets went, not that any was dropped
-NO_ERRORS = {"InPackets", "OutPackets", "InDummies", "InDirect", "InLookup"}
+NO_ERRORS = {"InPackets", "OutPackets", "InDummies", "InDirect", "InLookup", "StockSpi",
+             "StockMode", "StockEncap", "StockTfcPad", "StockSnWrap", "StockSuite",
+             "StockKey"}
 
 
 class Host:

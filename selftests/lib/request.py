@@ -79,10 +79,11 @@ class Request:
             kind = xfrm.XFRMA_ALG_AUTH if icv is None else xfrm.XFRMA_ALG_AUTH_TRUNC
             self.attributes.append((kind, xfrm.algorithm(
                 name, rand.randbytes(key), icv)))
-        self.encap = not rand.randrange(15)
-        if self.encap:
+        self.encap = xfrm.UDP_ENCAP_ESPINUDP
+        if not rand.randrange(10):
+            self.encap = rand.choice((xfrm.UDP_ENCAP_ESPINUDP,) * 3 + (0, 1, 7, 99))
             self.attributes.append((xfrm.XFRMA_ENCAP, struct.pack(
-                "=HHHH16x", rand.choice((2, 2, 1, 7, 99)), 4500, 4500, 0)))
+                "=HHHH16x", self.encap, 4500, 4500, 0)))
         self.tfcpad = 0
         if not rand.randrange(15):
             self.tfcpad = rand.choice((0, 1, 512, 2 ** 32 - 1))
@@ -124,7 +125,8 @@ class Request:
                          (key, icv) == AUTHS[mac])
         return bool(
             suite and self.fields["spi"] > 255 and
-            self.fields["mode"] in (TRANSPORT, TUNNEL) and not self.encap and
+            self.fields["mode"] in (TRANSPORT, TUNNEL) and
+            self.encap == xfrm.UDP_ENCAP_ESPINUDP and
             not self.tfcpad and not extra & OSEQ_MAY_WRAP and
             not (extra & CLOCK and extra & COUNTER) and
             not (extra & FRESH and extra & ANY_AGE) and

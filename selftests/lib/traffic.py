@@ -114,11 +114,12 @@ def went_as_esp(a, b, peer, n, before=None):
 
 
 def talk(peer, mode, inner, outer, sizes, words="", suite=SUITE, window=1024,
-         **settings):
+         before=lambda a, b: contextlib.nullcontext(), **settings):
     """Ping, UDP and TCP between new hosts: a has minimal SAs, b those of the peer,
-    "minimal" or "stock". settings: sysctls of net.minesp on both."""
+    "minimal" or "stock". before: what is there meanwhile. settings: sysctls of net.minesp
+    on both."""
     kind = "inner" if mode == "tunnel" else "outer"
-    with hosts() as (a, b):
+    with hosts() as (a, b), before(a, b):
         if peer == "stock":
             b.settings(enabled=0)
         for h in (a, b):
