@@ -1,11 +1,25 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""ESP in UDP, with stock and minimal peers."""
+"""ESP in UDP: with stock and minimal peers; through a NAT, which changes its mapping; and
+with a peer that shares no code with the kernel, field by field."""
 import contextlib
+import random
+import socket
+import struct
 
 import lib
-from lib import crypto, nat, suites, traffic
+from lib import crypto, nat, pmtu, scapy_peer, suites, traffic
 
+try:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from scapy.layers.inet import IP, UDP, fragment
+    from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, fragment6
+    from scapy.layers.l2 import Ether
+    from scapy.packet import Raw
+except ImportError:
+    IP = None
+
+PORT = 6000
 SIZES = [*range(1, 17), *range(1380, 1480), 4000, 65000]
 
 
@@ -44,6 +58,305 @@ def suite(peer, suite):
     lib.equal((a.errors(), b.errors()), errors, "errors")
 
 
+FLAGS = {"stock": lib.XFLAG_STOCK, "minimal": lib.XFLAG_MINIMAL}
+
+
+@lib.fixture
+def behind():
+    """For all that goes through the NAT"""
+    with nat.behind() as n:
+        yield n
+
+
+def goes_to(host, end):
+    """Where a host sends to, when a datagram is sent by that end."""
+    with host.wire() as wire:
+        end.send(b"where to?")
+        while True:
+            frame = wire.recv(1 << 16)
+            if (frame[12:14], frame[23], frame[26:30]) == (
+                    b"\x08\0", socket.IPPROTO_UDP, socket.inet_aton(host.address(4))):
+                return (socket.inet_ntoa(frame[30:34]),
+                        struct.unpack_from(">H", frame, 36)[0])
+
+
+def through(kinds, mode, inner):
+    """The NAT changes its mapping in mid-traffic. kinds: of the SAs of a, and of b."""
+    n = behind()
+    hosts = n.a, n.b
+    n.map("203.0.113.1", 5001)
+    n.sas(mode, inner, [FLAGS[kind] for kind in kinds])
+    before = [h.stats() for h in hosts]
+    with contextlib.closing(nat.Mappings(n.b)) as mappings, contextlib.ExitStack() as stack:
+        at_a, at_b = map(stack.enter_context, n.pair(PORT))
+
+        def one_way(source, sink):
+            data = random.randbytes(random.randrange(3000))
+            source.send(data)
+            lib.equal(sink.recv(1 << 16), data, "data")
+
+        def both_ways():
+            for _ in range(5):
+                one_way(at_a, at_b)
+                one_way(at_b, at_a)
+            mappings.none()
+
+        both_ways()
+        # Another port; in tunnel mode, another address, too
+        changes = [(("203.0.113.1", 5002), n.port_heard)]
+        if mode == "tunnel":
+            changes.append((("203.0.113.7", 5003), n.heard))
+        for new, daemon in changes:
+            old = n.public
+            n.map(*new)
+            lib.equal(goes_to(n.b, at_b), old, "where b sends to at first")
+            mappings.none()
+            one_way(at_a, at_b)
+            lib.equal(mappings.next(), (lib.SPI["b"], *old, *new), "mapping")
+            lib.equal(goes_to(n.b, at_b), old, "where b sends to when it is told")
+            mappings.drain()
+            daemon()
+            both_ways()
+        if mode == "tunnel":
+            traffic.tcp(n.a, n.b, inner, "inner", 1 << 17)
+            traffic.tcp(n.b, n.a, inner, "inner", 1 << 17)
+    for h, kind, was in zip(hosts, kinds, before):
+        now = h.stats()
+        for name in "InPackets", "OutPackets":
+            lib.equal(now[name] - was[name] >= 10, kind == "minimal",
+                      f"minesp {name} of {h.name}")
+        lib.equal(h.errors(), {}, "errors")
+
+
+class Peer(scapy_peer.Peer):
+    """Scapy, with UDP around ESP"""
+
+    def __init__(self, a, b, mode, inner, outer, window=32, words=""):
+        super().__init__(a, b, mode, inner, outer, window, f"{nat.WORDS} {words}")
+        self.sport = nat.PORT
+
+    def udp(self, esp, **fields):
+        """The IP packet around UDP. fields: of the UDP header"""
+        return self.ip(self.outer, "outer") / UDP(
+            **dict(sport=self.sport, dport=nat.PORT,
+                   **({"chksum": 0} if self.outer == 4 else {})) | fields) / Raw(esp)
+
+    def frame(self, esp, headers=()):
+        return self.udp(esp)
+
+    def capture(self):
+        """The next UDP packet that a sends"""
+        while True:
+            packet = Ether(self.wire.recv(1 << 17)).payload
+            if packet.src == self.a.address(self.outer) and UDP in packet:
+                return packet
+
+
+@contextlib.contextmanager
+def scapy(mode, inner, outer, mtu=1500, **more):
+    with lib.hosts(mtu) as (a, b), nat.ike(a, outer) as ike, contextlib.closing(
+            Peer(a, b, mode, inner, outer, **more)) as p:
+        p.ike = ike
+        yield p
+
+
+def send(mode, inner, outer):
+    """Each field of the UDP header, and that Scapy can open what follows it."""
+    # b's kernel answers by ICMP unless it has a socket.
+    with scapy(mode, inner, outer, mtu=65535) as p, nat.ike(p.b, outer):
+        for seq, n in enumerate((*range(9), 1300, 65000), start=1):
+            data = random.randbytes(n)
+            p.app.send(data)
+            packet = p.capture()
+            udp = packet[UDP]
+            lib.equal((udp.sport, udp.dport), (nat.PORT, nat.PORT), "ports")
+            whole = bytes(udp)
+            lib.equal(udp.len, len(whole), "UDP length")
+            lib.equal(packet.len if outer == 4 else packet.plen + 40, len(bytes(packet)),
+                      "IP length")
+            if outer == 4:
+                lib.equal((packet.proto, udp.chksum), (17, 0), "protocol, checksum")
+                good = packet.copy()
+                del good.chksum
+                lib.equal(packet.chksum, IP(bytes(good)).chksum, "IP checksum")
+            else:
+                right = packet.copy()
+                del right[UDP].chksum
+                lib.equal((packet.nh, udp.chksum), (17, IPv6(bytes(right))[UDP].chksum),
+                          "Next Header, checksum")
+            esp = scapy_peer.ESP(whole[8:])
+            lib.equal((esp.spi, esp.seq), (lib.SPI["b"], seq), "SPI, SN")
+            iv, text = esp.data[:scapy_peer.IV], esp.data[scapy_peer.IV:]
+            plain = AESGCM(scapy_peer.KEY[:-4]).decrypt(
+                scapy_peer.KEY[-4:] + iv, text, bytes(esp)[:scapy_peer.HEADER])
+            assert data in plain, "not the data"
+        lib.equal(p.a.errors(), {}, "errors")
+
+
+def receive(mode, inner, outer):
+    """Checksum right or, with IPv4, absent; the first packet by look-up, then direct;
+    fragments; and what UDP cuts off."""
+    with scapy(mode, inner, outer) as p:
+        def deliver(packets, data):
+            for packet in packets:
+                p.send(packet)
+            lib.equal(p.app.recv(1 << 16), data, "data")
+
+        def esp(data):
+            nh, payload = p.datagram(data)
+            return p.esp(payload, nh)
+
+        before = p.counters()
+        deliver([p.udp(esp(b"first"))], b"first")
+        p.counts(before, InPackets=1, InLookup=1)
+        before = p.counters()
+        for n in range(1, 9):
+            data = random.randbytes(n)
+            deliver([p.udp(esp(data))], data)
+        p.counts(before, InPackets=8, InDirect=8)
+        # Scapy writes the right one.
+        deliver([p.udp(esp(b"checksum"), chksum=None)], b"checksum")
+        packet = p.udp(esp(b"trailing"))
+        length = len(packet[UDP])
+        packet = p.udp(bytes(packet[UDP].payload) + b"junk", len=length,
+                       **({"chksum": 0} if outer == 4 else {}))
+        if outer == 4:
+            deliver([packet], b"trailing")
+        data = random.randbytes(3000)
+        if outer == 4:
+            parts = fragment(p.udp(esp(data)), 1000)
+        else:
+            whole = p.udp(esp(data))
+            del whole[UDP].chksum
+            payload = bytes(IPv6(bytes(whole))[UDP])
+            parts = fragment6(p.ip(6, "outer") / IPv6ExtHdrFragment(id=1, nh=17) /
+                              Raw(payload), 1000)
+        random.shuffle(parts)
+        deliver(parts, data)
+        lib.equal(p.a.errors(), {}, "errors")
+
+
+def malformed(outer):
+    """Truncated, with wrong lengths and checksums; what is not ESP gets to the socket, and
+    a keepalive to nobody."""
+    with scapy("transport", outer, outer) as p:
+        nh, payload = p.datagram(b"x" * 20)
+        whole = p.esp(payload, nh)
+        shortest = scapy_peer.HEADER + scapy_peer.IV + 2 + scapy_peer.ICV
+        # UDP itself drops ESP that is shorter than an IP header.
+        first = 20 if outer == 4 else 40
+        before = p.counters()
+        for n in range(len(whole)):
+            p.send(p.udp(whole[:n]))
+        counts = {"InIcvWrong": len(whole) - max(first, shortest),
+                  "XfrmInStateProtoError": len(whole) - first}
+        if first < shortest:
+            counts["InTruncated"] = shortest - first
+        p.counts(before, **counts)
+        for n in range(9):
+            lib.equal(p.ike.recv(100), whole[:n], "for the daemon")
+        p.still_works()
+        before = p.counters()
+        p.send(p.udp(b"\xff"))                          # a keepalive
+        for length in 0, 7, len(whole) + 9, 0xffff:     # 8 is right for no data
+            if length or outer == 4:                    # 0 is for jumbograms
+                p.send(p.udp(whole, len=length))
+        p.send(p.udp(whole, chksum=0x1234))
+        if outer == 6:
+            p.send(p.udp(whole, chksum=0))
+        p.send(p.udp(bytes(4) + b"IKE"))
+        p.send(p.udp(bytes(4) + whole))
+        lib.equal(p.ike.recv(100), bytes(4) + b"IKE", "for the daemon")
+        lib.equal(p.ike.recv(100), bytes(4) + whole, "for the daemon")
+        p.counts(before)
+        # Not even the SN is used up.
+        p.deliver(whole, b"x" * 20)
+
+
+def mismatch(outer):
+    """ESP for an SA that wants it in UDP, and the reverse; found directly and not."""
+    with scapy("transport", outer, outer) as p:
+        def esp():
+            nh, payload = p.datagram(b"x")
+            return p.esp(payload, nh)
+
+        def plain():
+            return scapy_peer.Peer.frame(p, esp())
+
+        for wrong, right in (plain, lambda: p.udp(esp())), (lambda: p.udp(esp()), plain):
+            for way in "InLookup", "InDirect":
+                before = p.counters()
+                p.send(wrong())
+                p.counts(before, XfrmInStateMismatch=1, **{way: 1})
+                p.send(right())
+                lib.equal(p.app.recv(100), b"x", "data")
+            p.drain()
+            p.a.sas("transport", outer, outer, "", window=32)
+            p.seq = 0
+
+
+def mappings(outer):
+    """What does not move the peer: a wrong ICV, a replay, a packet that was late; in the
+    end, one that does."""
+    with scapy("transport", outer, outer) as p, contextlib.closing(
+            nat.Mappings(p.a)) as heard:
+        nh, payload = p.datagram(b"x")
+        me = p.b.address(outer)
+
+        def packet(seq):
+            return p.esp(payload, nh, seq=seq)
+
+        newest = packet(10)
+        p.deliver(newest, b"x")
+        before = p.counters()
+        p.sport = 6001
+        p.send(p.frame(newest))
+        p.send(p.frame(scapy_peer.spoilt(packet(11))))
+        p.send(p.frame(packet(10)))
+        p.counts(before, InIcvWrong=1, XfrmInStateProtoError=1, XfrmInStateSeqError=2)
+        p.deliver(packet(9), b"x")
+        heard.none()
+        p.sport = 6002
+        p.deliver(packet(11), b"x")
+        lib.equal(heard.next(), (lib.SPI["a"], me, nat.PORT, me, 6002), "mapping")
+        # As long as nobody has updated the SA; and from another address, too
+        there = {4: "192.0.2.77", 6: "2001:db8::77"}[outer]
+        other = p.frame(packet(12))
+        other.src = there
+        p.send(other)
+        lib.equal(heard.next(), (lib.SPI["a"], me, nat.PORT, there, 6002), "mapping")
+        heard.none()
+
+
+def copies(outer):
+    """A copy from elsewhere arrives while the original is decrypted."""
+    with crypto.async_aead() as cipher, scapy("transport", outer, outer) as p, \
+            contextlib.closing(nat.Mappings(p.a)) as heard:
+        nh, payload = p.datagram(b"x")
+        me = p.b.address(outer)
+        esp = p.esp(payload, nh)
+        before = p.counters()
+        cipher.set(hold=1)
+        for p.sport in nat.PORT, 6001:
+            p.send(p.frame(esp))
+        cipher.holds(2)
+        cipher.set(hold=0)
+        lib.equal(p.app.recv(100), b"x", "data")
+        p.counts(before, InPackets=2, XfrmInStateSeqError=1)
+        heard.none()
+        p.sport = 6002
+        p.still_works()
+        lib.equal(heard.next(), (lib.SPI["a"], me, nat.PORT, me, 6002), "mapping")
+        p.drain()
+
+
+def path_mtu(*mode):
+    """As that of stock SAs, ESP in UDP, too"""
+    mtus = [pmtu.found(*mode, f"{nat.WORDS} {flag}", before=lambda a, b: sockets(
+        a, b, mode[2])) for flag in FLAGS.values()]
+    lib.equal(mtus[1], mtus[0], "MTU of the link, of the path")
+
+
 def cases():
     for peer in "stock", "minimal":
         for mode in lib.MODES:
@@ -58,7 +371,25 @@ def cases():
     for mode in lib.MODES[:3]:
         yield ("asynchronous, {}, IPv{} in IPv{}".format(*mode),
                lambda m=mode: crypto.using(crypto.async_aead, talk, "minimal", *m))
+    for kinds in (("minimal", "minimal"), ("minimal", "stock"), ("stock", "minimal")):
+        for mode, inner in ("transport", 4), ("tunnel", 4), ("tunnel", 6):
+            yield (f"NAT, {kinds[0]} behind it, {kinds[1]} peer, {mode}, IPv{inner}",
+                   lambda k=kinds, m=mode, i=inner: through(k, m, i))
+    for mode in lib.MODES:
+        name = "{}, IPv{} in IPv{}".format(*mode)
+        yield f"send, {name}", lambda m=mode: send(*m)
+        yield f"receive, {name}", lambda m=mode: receive(*m)
+        yield f"path MTU, {name}", lambda m=mode: path_mtu(*m)
+    for mode in lib.MODES[:2]:
+        yield (f"send, asynchronous, IPv{mode[1]}",
+               lambda m=mode: crypto.using(crypto.async_aead, send, *m))
+    for family in (4, 6):
+        yield f"malformed, IPv{family}", lambda f=family: malformed(f)
+        yield f"with UDP and without, IPv{family}", lambda f=family: mismatch(f)
+        yield f"what moves the peer, IPv{family}", lambda f=family: mappings(f)
+        yield f"a copy while it is decrypted, IPv{family}", lambda f=family: copies(f)
 
 
 if __name__ == "__main__":
-    lib.run(cases(), needs=["ip"], imports=["cryptography"])
+    lib.run(cases(), needs=["conntrack", "ip", "nft", "ping"],
+            imports=["cryptography", "scapy"])

@@ -51,11 +51,12 @@ def path():
         yield a, b
 
 
-def found(mode, inner, outer, words, suite=SUITE):
+def found(mode, inner, outer, words, suite=SUITE,
+          before=lambda a, b: contextlib.nullcontext()):
     """The MTU of the first link and the path MTU that a finds, in bytes of the inner
-    packet. Packets of that length have to get through, and longer ones must not."""
+    packet. Packets of that length have to get through, and longer ones must not. before: what is there meanwhile."""
     kind = "inner" if mode == "tunnel" else "outer"
-    with path() as (a, b):
+    with path() as (a, b), before(a, b):
         for h in (a, b):
             h.sas(mode, inner, outer, words, suite)
         source, sink = (h.socket(family_of(h.address(inner)),

@@ -6,6 +6,7 @@ import struct
 NETLINK_XFRM = 6
 XFRM_MSG_NEWSA, XFRM_MSG_DELSA, XFRM_MSG_UPDSA = 0x10, 0x11, 0x1a
 XFRM_MSG_FLUSHSA, XFRM_MSG_MIGRATE, XFRM_MSG_GETSADINFO = 0x1c, 0x21, 0x23
+XFRM_MSG_MAPPING, XFRMNLGRP_MAPPING = 0x26, 8
 XFRMA_ALG_AUTH, XFRMA_ALG_CRYPT, XFRMA_ENCAP, XFRMA_SRCADDR = 1, 2, 4, 13
 XFRMA_MIGRATE, XFRMA_ALG_AEAD, XFRMA_ALG_AUTH_TRUNC, XFRMA_MARK = 17, 18, 20, 21
 XFRMA_TFCPAD, XFRMA_REPLAY_ESN_VAL, XFRMA_SA_EXTRA_FLAGS = 22, 23, 24
@@ -66,6 +67,12 @@ def usersa(src="192.0.2.1", dst="192.0.2.2", spi=0, packets=INFINITE, mode=0,
             struct.pack(">IB3x", spi, socket.IPPROTO_ESP) + _address(src) +
             struct.pack("=4Q", *[INFINITE] * 3, packets) + bytes(32 + 32 + 16) +
             struct.pack("=IHBBB7x", 1, family, mode, window, flags))
+
+
+def userpolicy(family, direction):
+    """A struct xfrm_userpolicy_info that lets everything pass without IPsec."""
+    return (struct.pack("=40xH14x", family) + bytes(64 + 32) +
+            struct.pack("=8xBB6x", direction, 0))
 
 
 def algorithm(name, key, icv=None):
