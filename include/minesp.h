@@ -151,14 +151,16 @@ struct minesp_lack {
 	const char *text, *refused, *stock;
 };
 
+#define MINESP_WAY_OUT \
+	"; extra-flag 0x02000000 or net.minesp.enabled=2 choose the kernel's own ESP"
+
 /* @stock_has: whether the kernel's own ESP has it, and so is a way out */
 #define MINESP_LACK(_err, _stat, stock_has, _text) {			\
 	.err = _err,							\
 	.stat = _stat,							\
 	.text = "minesp: " _text,					\
-	.refused = (stock_has) ?					\
-		"minesp: " _text "; extra-flag 0x02000000 or net.minesp.enabled=2 choose the kernel's own ESP" : \
-		"minesp: " _text,					\
+	.refused = (stock_has) ? "minesp: " _text MINESP_WAY_OUT :	\
+				 "minesp: " _text,			\
 	.stock = "minesp: the kernel's own ESP has this SA: " _text,	\
 }
 

@@ -28,10 +28,10 @@ static const struct minesp_alg {
 	  USAGE(true, "AES-GCM: an ICV of 128 bits; a key of 16, 24 or 32 bytes and 4 of salt") },
 	/* RFC 7634; SHOULD */
 	{ "rfc7539esp(chacha20,poly1305)", { 128, 128 }, 128, 0, false,
-	  USAGE(false, "ChaCha20-Poly1305: an ICV of 128 bits; a key of 32 bytes and 4 of salt") },
+	  USAGE(false, "ChaCha20-Poly1305: an ICV of 128 bits; a key of 32 bytes, 4 of salt") },
 	/* RFC 4309; AES-CCM-8: SHOULD for constrained hosts */
 	{ "rfc4309(ccm(aes))", { 64, 128 }, 64, 0, false,
-	  USAGE(true, "AES-CCM: an ICV of 64 or 128 bits; a key of 16, 24 or 32 bytes and 3 of salt") },
+	  USAGE(true, "AES-CCM: an ICV of 64 or 128 bits; 16, 24 or 32 bytes of key, 3 of salt") },
 	/* RFC 4543, authentication alone; MAY */
 	{ "rfc4543(gcm(aes))", { 128, 128 }, 0, 0, false,
 	  USAGE(false, "AES-GMAC: an ICV of 128 bits; a key of 16, 24 or 32 bytes and 4 of salt") },
@@ -58,15 +58,21 @@ static const struct minesp_alg {
 	  USAGE(true, "AES-CMAC: a key of 16 bytes; auth-trunc and 96 bits") },
 };
 
-static const struct minesp_lack
-minesp_lack_enc = MINESP_LACK(-EINVAL, MINESP_STOCK_SUITE, false,
-	"authentication alone is aead 'rfc4543(gcm(aes))' KEY 128, or auth-trunc with enc 'ecb(cipher_null)' ''"),
-minesp_lack_auth = MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
-	"encryption needs authentication: aead 'rfc4106(gcm(aes))' KEY 128, or auth-trunc 'hmac(sha256)' KEY 128"),
-minesp_lack_cipher = MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
-	"this cipher is too weak (RFC 8221), or unknown; use aead 'rfc4106(gcm(aes))' KEY 128"),
-minesp_lack_authenticator = MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
-	"this authenticator is too weak (RFC 8221), or unknown; use auth-trunc 'hmac(sha256)' KEY 128");
+static const struct minesp_lack minesp_lack_enc =
+	MINESP_LACK(-EINVAL, MINESP_STOCK_SUITE, false,
+		    "authentication alone is aead 'rfc4543(gcm(aes))' KEY 128, or auth-trunc with enc 'ecb(cipher_null)' ''");
+
+static const struct minesp_lack minesp_lack_auth =
+	MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
+		    "encryption needs authentication: aead 'rfc4106(gcm(aes))' KEY 128, or auth-trunc 'hmac(sha256)' KEY 128");
+
+static const struct minesp_lack minesp_lack_cipher =
+	MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
+		    "this cipher is too weak (RFC 8221), or unknown; use aead 'rfc4106(gcm(aes))' KEY 128");
+
+static const struct minesp_lack minesp_lack_authenticator =
+	MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
+		    "this authenticator is too weak (RFC 8221), or unknown; use auth-trunc 'hmac(sha256)' KEY 128");
 
 /* What an SA asks for; with aead, both rows are the same. */
 struct minesp_suite {
@@ -91,11 +97,11 @@ minesp_suite_find(struct minesp_suite *s, const struct xfrm_state *x)
 		s->enc = minesp_alg(x->aead->alg_name);
 		s->auth = s->enc;
 		s->icv_bits = x->aead->alg_icv_len;
-	} else if (!x->ealg) {
-		return &minesp_lack_enc;
-	} else if (!x->aalg) {
-		return &minesp_lack_auth;
 	} else {
+		if (!x->ealg)
+			return &minesp_lack_enc;
+		if (!x->aalg)
+			return &minesp_lack_auth;
 		s->enc = minesp_alg(x->ealg->alg_name);
 		s->auth = minesp_alg(x->aalg->alg_name);
 		s->icv_bits = x->aalg->alg_trunc_len;
@@ -160,9 +166,11 @@ struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
 	if (*lack)
 		return ERR_PTR((*lack)->err);
 	if (x->props.extra_flags & MINESP_XFLAG_IMPLICIT_IV &&
-	    s.icv_bits != s.auth->implicit)
-		return ERR_PTR(minesp_refuse(extack, -EOPNOTSUPP,
-					     "implicit IVs are for AES-GCM, ChaCha20-Poly1305 and AES-CCM with an ICV of 64 bits (RFC 8750)"));
+	    s.icv_bits != s.auth->implicit) {
+		err = minesp_refuse(extack, -EOPNOTSUPP,
+				    "implicit IVs are for AES-GCM, ChaCha20-Poly1305 and AES-CCM with an ICV of 64 bits (RFC 8750)");
+		return ERR_PTR(err);
+	}
 
 	if (x->aead)
 		strscpy(name, s.enc->name, sizeof(name));

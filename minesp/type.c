@@ -55,17 +55,25 @@ static int minesp_hand_over(struct xfrm_state *x, struct netlink_ext_ack *extack
 }
 
 /* What minimal ESP leaves out (RFC 9333), and what would break its promises */
-static const struct minesp_lack
-minesp_lack_spi = MINESP_LACK(-EINVAL, MINESP_STOCK_SPI, true,
-	"SPIs 0-255 are reserved (RFC 4303 2.1); use one above 255"),
-minesp_lack_mode = MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_MODE, true,
-	"only transport and tunnel mode, not BEET or IPTFS"),
-minesp_lack_encap = MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_ENCAP, IS_ENABLED(CONFIG_INET_ESPINTCP),
-	"no encapsulation but espinudp"),
-minesp_lack_tfc = MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_TFC, true,
-	"no TFC padding (RFC 9333 5)"),
-minesp_lack_wrap = MINESP_LACK(-EINVAL, MINESP_STOCK_WRAP, true,
-	"oseq-may-wrap would repeat SNs and nonces; rekey, or use ESN (flag esn)");
+static const struct minesp_lack minesp_lack_spi =
+	MINESP_LACK(-EINVAL, MINESP_STOCK_SPI, true,
+		    "SPIs 0-255 are reserved (RFC 4303 2.1); use one above 255");
+
+static const struct minesp_lack minesp_lack_mode =
+	MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_MODE, true,
+		    "only transport and tunnel mode, not BEET or IPTFS");
+
+static const struct minesp_lack minesp_lack_encap =
+	MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_ENCAP, IS_ENABLED(CONFIG_INET_ESPINTCP),
+		    "no encapsulation but espinudp");
+
+static const struct minesp_lack minesp_lack_tfc =
+	MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_TFC, true,
+		    "no TFC padding (RFC 9333 5)");
+
+static const struct minesp_lack minesp_lack_wrap =
+	MINESP_LACK(-EINVAL, MINESP_STOCK_WRAP, true,
+		    "oseq-may-wrap would repeat SNs and nonces; rekey, or use ESN (flag esn)");
 
 static const struct minesp_lack *minesp_check(const struct xfrm_state *x)
 {
