@@ -20,41 +20,40 @@ static const struct minesp_alg {
 	u16 icv_bits[2];	/* which ICVs there are, one or two; none for enc */
 	u16 implicit;		/* the ICV with which RFC 8750 has implicit IVs */
 	u16 key_bits;		/* the only key; 0: the crypto API knows which there are */
-	bool other_keys;	/* the crypto API has others, too */
 	struct minesp_lack usage;	/* the answer to any other ICV or key */
 } algs[] = {
 	/* RFC 4106; with the ICV of 16 bytes: MUST in RFC 8221 */
-	{ "rfc4106(gcm(aes))", { 128, 128 }, 128, 0, false,
+	{ "rfc4106(gcm(aes))", { 128, 128 }, 128, 0,
 	  USAGE(true, "AES-GCM: an ICV of 128 bits; a key of 16, 24 or 32 bytes and 4 of salt") },
 	/* RFC 7634; SHOULD */
-	{ "rfc7539esp(chacha20,poly1305)", { 128, 128 }, 128, 0, false,
+	{ "rfc7539esp(chacha20,poly1305)", { 128, 128 }, 128, 0,
 	  USAGE(false, "ChaCha20-Poly1305: an ICV of 128 bits; a key of 32 bytes, 4 of salt") },
 	/* RFC 4309; AES-CCM-8: SHOULD for constrained hosts */
-	{ "rfc4309(ccm(aes))", { 64, 128 }, 64, 0, false,
+	{ "rfc4309(ccm(aes))", { 64, 128 }, 64, 0,
 	  USAGE(true, "AES-CCM: an ICV of 64 or 128 bits; 16, 24 or 32 bytes of key, 3 of salt") },
 	/* RFC 4543, authentication alone; MAY */
-	{ "rfc4543(gcm(aes))", { 128, 128 }, 0, 0, false,
+	{ "rfc4543(gcm(aes))", { 128, 128 }, 0, 0,
 	  USAGE(false, "AES-GMAC: an ICV of 128 bits; a key of 16, 24 or 32 bytes and 4 of salt") },
 	/* RFC 3602; MUST */
-	{ "cbc(aes)", {}, 0, 0, false,
+	{ "cbc(aes)", {}, 0, 0,
 	  USAGE(false, "AES-CBC: a key of 16, 24 or 32 bytes") },
 	/* RFC 3686 */
-	{ "rfc3686(ctr(aes))", {}, 0, 0, false,
+	{ "rfc3686(ctr(aes))", {}, 0, 0,
 	  USAGE(false, "AES-CTR: a key of 16, 24 or 32 bytes and 4 of nonce") },
 	/* RFC 2410, authentication alone; MUST */
-	{ "ecb(cipher_null)", {}, 0, 0, false,
+	{ "ecb(cipher_null)", {}, 0, 0,
 	  USAGE(false, "NULL encryption has no key: enc 'ecb(cipher_null)' ''") },
 	/* RFC 4868; MUST */
-	{ "hmac(sha256)", { 128, 128 }, 0, 256, true,
+	{ "hmac(sha256)", { 128, 128 }, 0, 256,
 	  USAGE(true, "HMAC-SHA2-256: a key of 32 bytes; auth-trunc and 128 bits; auth means 96") },
 	/* RFC 4868; SHOULD */
-	{ "hmac(sha512)", { 256, 256 }, 0, 512, true,
+	{ "hmac(sha512)", { 256, 256 }, 0, 512,
 	  USAGE(true, "HMAC-SHA2-512: a key of 64 bytes; auth-trunc and 256 bits") },
 	/* RFC 3566; SHOULD for constrained hosts */
-	{ "xcbc(aes)", { 96, 96 }, 0, 128, false,
+	{ "xcbc(aes)", { 96, 96 }, 0, 128,
 	  USAGE(true, "AES-XCBC: a key of 16 bytes; auth-trunc and 96 bits") },
 	/* RFC 4494 */
-	{ "cmac(aes)", { 96, 96 }, 0, 128, false,
+	{ "cmac(aes)", { 96, 96 }, 0, 128,
 	  USAGE(true, "AES-CMAC: a key of 16 bytes; auth-trunc and 96 bits") },
 };
 
@@ -110,9 +109,8 @@ minesp_suite_find(struct minesp_suite *s, const struct xfrm_state *x)
 		return &minesp_lack_cipher;
 	if (!s->auth)
 		return &minesp_lack_authenticator;
-	if ((s->icv_bits != s->auth->icv_bits[0] &&
-	     s->icv_bits != s->auth->icv_bits[1]) ||
-	    (s->auth->other_keys && s->auth->key_bits != x->aalg->alg_key_len))
+	if (s->icv_bits != s->auth->icv_bits[0] &&
+	    s->icv_bits != s->auth->icv_bits[1])
 		return &s->auth->usage;
 	return NULL;
 }
@@ -160,6 +158,7 @@ struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
 	char name[CRYPTO_MAX_ALG_NAME];
 	struct crypto_aead *aead;
 	struct minesp_suite s;
+	bool other_key;
 	int err;
 
 	*lack = minesp_suite_find(&s, x);
@@ -188,11 +187,15 @@ struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
 					 DIV_ROUND_UP(x->aead->alg_key_len, 8));
 	else
 		err = minesp_setkeys(aead, x);
-	if (err == -EINVAL && s.auth->key_bits &&
-	    s.auth->key_bits != x->aalg->alg_key_len)
-		minesp_say(extack, err, s.auth->usage.text);
-	else if (err == -EINVAL)
-		minesp_say(extack, err, s.enc->usage.text);
+	other_key = s.auth->key_bits &&
+		    s.auth->key_bits != x->aalg->alg_key_len;
+	if (err == -EINVAL) {
+		minesp_say(extack, err, other_key ? s.auth->usage.text :
+						    s.enc->usage.text);
+	} else if (!err && other_key) {
+		*lack = &s.auth->usage;
+		err = s.auth->usage.err;
+	}
 	if (!err)
 		err = crypto_aead_setauthsize(aead, s.icv_bits / 8);
 	if (err) {

@@ -12,6 +12,7 @@ static void minesp_test_resume(struct sock *sk, struct sk_buff *skb, int err);
 
 #include "../suite.c"
 #include "../crypt.c"
+#include "../udp.c"
 #include "../output.c"
 
 static void minesp_test_padlen(struct kunit *test)
