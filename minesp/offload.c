@@ -89,9 +89,8 @@ static bool minesp_gro_plain(const struct sk_buff *skb, u16 family)
 	       /* pkt_type is not set yet for a driver that uses napi_gro_frags() */
 	       (dev->type != ARPHRD_ETHER ||
 		ether_addr_equal_64bits(eth_hdr(skb)->h_dest, dev->dev_addr)) &&
-	       /* no padding, no fragment, no tunnel, no header between IP and ESP */
+	       /* no padding, no fragment, no tunnel, no UDP or other header before ESP */
 	       !NAPI_GRO_CB(skb)->flush && !NAPI_GRO_CB(skb)->encap_mark &&
-	       NAPI_GRO_CB(skb)->proto != IPPROTO_UDP &&
 	       skb_gro_offset(skb) == skb_network_offset(skb) + len &&
 	       /* no VLAN, no bridge, bond or macvlan above, no VRF */
 	       skb->protocol == htons(family == AF_INET ? ETH_P_IP : ETH_P_IPV6) &&

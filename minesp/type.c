@@ -47,8 +47,9 @@ static int minesp_hand_over(struct xfrm_state *x, struct netlink_ext_ack *extack
 	x->type = stock;
 	err = stock->init_state(x, extack);
 	/*
-	 * What the core took for us in x->type. Last, since init_state may
-	 * sleep: minesp_exit() waits for tasks that do not.
+	 * What the core took for us in x->type. After init_state, which may sleep.
+	 * Our code goes on for a moment; minesp_exit() waits for tasks that do not
+	 * sleep.
 	 */
 	module_put(THIS_MODULE);
 	return err;
@@ -186,10 +187,17 @@ static int minesp_hand_over_for(struct xfrm_state *x,
 {
 	int err = minesp_hand_over(x, extack);
 
-	/* Our words are clearer than "unable to initialize cryptographic operations". */
-	minesp_say(extack, err, err ? lack->text : lack->stock);
-	if (!err)
+	if (!err) {
 		minesp_stat_inc(minesp_net(xs_net(x)), lack->stat);
+		return minesp_say(extack, 0, lack->stock);
+	}
+	/*
+	 * These fail there for the same reason, but in other words: "Kernel was unable
+	 * to initialize cryptographic operations".
+	 */
+	if (lack->stat == MINESP_STOCK_ENCAP || lack->stat == MINESP_STOCK_SUITE ||
+	    lack->stat == MINESP_STOCK_KEY)
+		minesp_say(extack, err, lack->text);
 	return err;
 }
 

@@ -54,6 +54,21 @@ void minesp_udp_checksum(const struct xfrm_state *x, struct sk_buff *skb)
 	udp_hdr(skb)->check = sum ?: CSUM_MANGLED_0;
 }
 
+/*
+ * The highest SN in the replay window. A daemon may add an SA anew, with this. The SA's
+ * udp_sn begins at 0 then. Under x->lock.
+ */
+static u64 minesp_udp_seen(const struct xfrm_state *x)
+{
+	const struct xfrm_replay_state_esn *esn = x->replay_esn;
+
+	if (!esn)
+		return x->replay.seq;
+	if (!(x->props.flags & XFRM_STATE_ESN))
+		return esn->seq;
+	return (u64)esn->seq_hi << 32 | esn->seq;
+}
+
 /* Is the packet newer than all those before whose ICV was right? */
 static bool minesp_udp_newest(struct xfrm_state *x, const struct sk_buff *skb)
 {
@@ -63,7 +78,7 @@ static bool minesp_udp_newest(struct xfrm_state *x, const struct sk_buff *skb)
 	bool newest;
 
 	spin_lock_bh(&x->lock);
-	newest = sn > sa->udp_sn;
+	newest = sn > max(sa->udp_sn, minesp_udp_seen(x));
 	if (newest)
 		sa->udp_sn = sn;
 	/* Without a replay window the peer may begin again at 1. */

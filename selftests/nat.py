@@ -326,6 +326,13 @@ def mappings(outer):
         p.send(other)
         lib.equal(heard.next(), (lib.SPI["a"], me, nat.PORT, there, 6002), "mapping")
         heard.none()
+        # A daemon may add the SA anew, with its replay state.
+        p.a.sas("transport", outer, outer, f"{nat.WORDS} replay-seq 12", window=32)
+        p.sport = 6003
+        p.deliver(packet(9), b"x")
+        heard.none()
+        p.deliver(packet(13), b"x")
+        lib.equal(heard.next(), (lib.SPI["a"], me, nat.PORT, me, 6003), "mapping")
 
 
 def copies(outer):
