@@ -50,6 +50,7 @@ connections {{
         local_addrs = {me}
         remote_addrs = {peer}
         proposals = aes128-sha256-modp2048
+        encap = {encap}
         local {{
             auth = psk
             id = {name}
@@ -100,7 +101,8 @@ class Ike:
         return lib.sh(f"env STRONGSWAN_CONF={self.conf} swanctl {words} "
                       f"--uri unix://{self.vici}", check)
 
-    def configure(self, mode, inner, outer, proposal):
+    def configure(self, mode, inner, outer, proposal, encap=False):
+        """encap: as if there were a NAT."""
         kind = "inner" if mode == "tunnel" else "outer"
         ts, other_ts = (f"{lib.ADDRESSES[kind, inner][n]}[udp/{PORT}]"
                         for n in (self.host.name, self.host.peer))
@@ -109,7 +111,7 @@ class Ike:
             me=self.host.address(outer), name=self.host.name,
             peer=lib.ADDRESSES["outer", outer][self.host.peer],
             other=self.host.peer, mode=mode, ts=ts, other_ts=other_ts,
-            proposal=proposal))
+            proposal=proposal, encap="yes" if encap else "no"))
         self.swanctl(f"--load-all --noprompt --file {conf}")
 
     def stop(self):
@@ -212,13 +214,15 @@ def negotiated(ikes, peer, algorithms):
                      lambda: i.host.listed().keys() == wanted)
 
 
-def suite(ikes, peer, rekeys, mode, inner, outer, proposal, algorithms):
+def suite(ikes, peer, rekeys, mode, inner, outer, proposal, algorithms, encap=False):
     a, b = (i.host for i in ikes)
     before = {h: h.stats() for h in (a, b)}
     for i in ikes:
-        i.configure(mode, inner, outer, proposal)
+        i.configure(mode, inner, outer, proposal, encap)
     ikes[0].swanctl("--initiate --child child --timeout 20")
     negotiated(ikes, peer, algorithms)
+    said = lib.sh(f"ip -n {a.ns} xfrm state")
+    lib.equal(said.count("encap type espinudp"), 2 if encap else 0, "SAs in UDP")
     with Traffic(a, b, inner, "inner" if mode == "tunnel" else "outer") as sender:
         spis = set(ikes[0].sas())
         for n in range(rekeys):
@@ -235,6 +239,21 @@ def suite(ikes, peer, rekeys, mode, inner, outer, proposal, algorithms):
     negotiated(ikes, peer, algorithms)
     for h in (a, b):
         lib.equal(h.errors(), {}, "errors")
+    ikes[0].swanctl("--terminate --ike minesp --timeout 20")
+
+
+def unsuitable(ikes, peer):
+    """What minimal ESP does not have, and is proposed first, comes up as stock."""
+    before = {i: i.host.stats()["StockKey"] for i in ikes}
+    for i in ikes:
+        i.configure("tunnel", 4, 4, "aes128gcm8,aes128gcm16")
+    ikes[0].swanctl("--initiate --child child --timeout 20")
+    lib.wait_for("both hosts have SAs", lambda: all(len(i.sas()) == 2 for i in ikes))
+    for i in ikes:
+        lib.equal({str(found) for found in i.sas().values()},
+                  {str([("rfc4106(gcm(aes))", 20, "64")])}, "what was negotiated")
+        lib.equal(i.host.listed(), {}, "minimal SAs")
+        lib.equal(i.host.stats()["StockKey"] - before[i], 2, "StockKey")
     ikes[0].swanctl("--terminate --ike minesp --timeout 20")
 
 
@@ -255,12 +274,12 @@ SUITES = {
 }
 
 
-def session(peer, *args):
+def session(peer, *args, test=suite, **more):
     ikes = daemons(peer)
     try:
         for i in ikes:
             i.wait()
-        suite(ikes, peer, *args)
+        test(ikes, peer, *args, **more)
     except Exception as e:
         daemons.cache_clear()   # new ones for the next suite
         logs = "\n".join(i.log()[-3000:] for i in ikes)
@@ -280,6 +299,11 @@ def cases():
         mode = lib.MODES[n]
         yield (f"{proposal}, minimal peer, {mode[0]}, IPv{mode[1]} in IPv{mode[2]}",
                lambda m=mode, p=proposal: session("minimal", 2, *m, p, SUITES[p]))
+    for peer, mode in ("stock", lib.MODES[0]), ("minimal", lib.MODES[2]):
+        yield (f"in UDP, {peer} peer, {mode[0]}, IPv{mode[1]} in IPv{mode[2]}",
+               lambda p=peer, m=mode: session(p, 2, *m, "aes128gcm16",
+                                              SUITES["aes128gcm16"], encap=True))
+    yield "unsuitable proposals first", lambda: session("minimal", test=unsuitable)
 
 
 if __name__ == "__main__":

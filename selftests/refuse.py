@@ -4,7 +4,7 @@
 leaves nothing behind, and names the kernel's own ESP if that takes the SA."""
 
 import lib
-from lib import algorithms, kmod, spare
+from lib import algorithms, kmod, share, spare
 
 KEY = lib.KEYS[128]
 
@@ -96,7 +96,6 @@ def sysctl_range():
 
 
 def cases():
-    gcm = f"{lib.AEAD} {KEY}"
     for enabled in 1, 2:
         yield f"minimal by net.minesp.enabled={enabled}", lambda e=enabled: minimal(e, "", True)
     yield "stock by net.minesp.enabled", lambda: minimal(0, "", False)
@@ -105,6 +104,11 @@ def cases():
     yield "stock by extra-flag", lambda: minimal(1, lib.XFLAG_STOCK, False)
     yield "default of the module", default_of_module
     yield "range of net.minesp.enabled", sysctl_range
+    yield from (case for n, case in enumerate(refusals()) if share.mine(n))
+
+
+def refusals():
+    gcm = f"{lib.AEAD} {KEY}"
     for spi in ("0", "1", "255"):
         yield (f"SPI {spi}",
                lambda s=spi: refused(f"{gcm} 128", "SPIs 0-255", spi=s))
