@@ -10,7 +10,18 @@ import re
 import socket
 
 import lib
-from lib import inbound, kmod, pmtu, process, scapy_peer, share, suites, traffic, xfrm
+from lib import (
+    inbound,
+    kmod,
+    nat,
+    pmtu,
+    process,
+    scapy_peer,
+    share,
+    suites,
+    traffic,
+    xfrm,
+)
 
 SIZES = [*range(1, 9), 1400, 4000]
 MODPROBE = pathlib.Path("/proc/sys/kernel/modprobe")

@@ -141,6 +141,7 @@ def iptfs():
     """Refused, by its name, with the way out. ip may not have it yet."""
     kmod.released()
     with spare.host() as h:
+        h.settings(enabled=1)
         sock = xfrm.Xfrm(h).sock
         sock.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         body = xfrm.usersa(spi=0x1000, mode=XFRM_MODE_IPTFS) + xfrm.attribute(
