@@ -16,7 +16,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 
 import lib
 from lib import kmod, libc, share, traffic
