@@ -259,6 +259,26 @@ static inline u64 minesp_oseq(const struct xfrm_state *x)
 	return esn ? (u64)esn->oseq_hi << 32 | esn->oseq : x->replay.oseq;
 }
 
+/* The highest SN that the core has entered in the replay window; under x->lock. */
+static inline u64 minesp_rseq(const struct xfrm_state *x)
+{
+	const struct xfrm_replay_state_esn *esn = x->replay_esn;
+
+	if (!esn)
+		return x->replay.seq;
+	/* Without ESN, seq_hi is what the user has given. */
+	if (!(x->props.flags & XFRM_STATE_ESN))
+		return esn->seq;
+	return (u64)esn->seq_hi << 32 | esn->seq;
+}
+
+/* The SN of a packet that is being received */
+static inline u64 minesp_sn(const struct sk_buff *skb)
+{
+	return (u64)ntohl(XFRM_SKB_CB(skb)->seq.input.hi) << 32 |
+	       ntohl(XFRM_SKB_CB(skb)->seq.input.low);
+}
+
 /* type.c */
 int minesp_types_register(void);
 void minesp_types_unregister(void);

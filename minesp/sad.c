@@ -332,10 +332,7 @@ static int minesp_sad_seq_show(struct seq_file *seq, void *v)
 	}
 	spin_lock_bh(&x->lock);
 	sent = minesp_oseq(x);
-	if (x->replay_esn)
-		rcvd = (u64)x->replay_esn->seq_hi << 32 | x->replay_esn->seq;
-	else
-		rcvd = x->replay.seq;
+	rcvd = minesp_rseq(x);
 	spin_unlock_bh(&x->lock);
 	seq_printf(seq, "0x%08x %-7ld %-6s %-7s %-10llu %-10llu ",
 		   ntohl(x->id.spi), slot, direct ? "yes" : "no",

@@ -483,8 +483,7 @@ int minesp_seqno_fresh(const struct xfrm_state *x, const struct sk_buff *skb)
 		return 0;
 
 	now = ktime_get_real_ns();
-	sn = (u64)ntohl(XFRM_SKB_CB(skb)->seq.input.hi) << 32 |
-	     ntohl(XFRM_SKB_CB(skb)->seq.input.low);
+	sn = minesp_sn(skb);
 	/* In ticks, since an SN in time may be more than 64 bits hold. */
 	if (now > s->rx_max_age && sn < minesp_ticks(s, now - s->rx_max_age))
 		minesp_stat_inc(minesp_sa(x)->mn, MINESP_IN_TOO_OLD);

@@ -55,30 +55,17 @@ void minesp_udp_checksum(const struct xfrm_state *x, struct sk_buff *skb)
 }
 
 /*
- * The highest SN in the replay window. A daemon may add an SA anew, with this. The SA's
- * udp_sn begins at 0 then. Under x->lock.
+ * Is the packet newer than all those before whose ICV was right? A daemon may add an SA
+ * anew, with its replay window; udp_sn begins at 0 then.
  */
-static u64 minesp_udp_seen(const struct xfrm_state *x)
-{
-	const struct xfrm_replay_state_esn *esn = x->replay_esn;
-
-	if (!esn)
-		return x->replay.seq;
-	if (!(x->props.flags & XFRM_STATE_ESN))
-		return esn->seq;
-	return (u64)esn->seq_hi << 32 | esn->seq;
-}
-
-/* Is the packet newer than all those before whose ICV was right? */
 static bool minesp_udp_newest(struct xfrm_state *x, const struct sk_buff *skb)
 {
-	u64 sn = (u64)ntohl(XFRM_SKB_CB(skb)->seq.input.hi) << 32 |
-		 ntohl(XFRM_SKB_CB(skb)->seq.input.low);
 	struct minesp_sa *sa = minesp_sa(x);
+	u64 sn = minesp_sn(skb);
 	bool newest;
 
 	spin_lock_bh(&x->lock);
-	newest = sn > max(sa->udp_sn, minesp_udp_seen(x));
+	newest = sn > max(sa->udp_sn, minesp_rseq(x));
 	if (newest)
 		sa->udp_sn = sn;
 	/* Without a replay window the peer may begin again at 1. */

@@ -86,7 +86,7 @@ def faults(percent=0, sleeping=True, code=(0, 2 ** 64 - 1), depth=32, verbose=0)
 
 
 failures = []   # for each act(), whether an allocation failed
-sends = []       # how many failed in minesp in each sending()
+sends = []      # how many failed in minesp in each sending()
 
 
 def each(act, first=1, step=1):
