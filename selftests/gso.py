@@ -43,11 +43,15 @@ def numbers(host):
     seen, stop = [], threading.Event()
 
     def watch():
-        while not stop.is_set():
-            with contextlib.suppress(TimeoutError):
+        while True:
+            try:
                 frame = wire.recv(1 << 16)
-                if frame[12:14] == b"\x08\x00" and frame[23] == 50:
-                    seen.append(struct.unpack(">II", frame[34:42]))
+            except TimeoutError:
+                if stop.is_set():
+                    return
+                continue
+            if frame[12:14] == b"\x08\x00" and frame[23] == 50:
+                seen.append(struct.unpack(">II", frame[34:42]))
 
     with contextlib.closing(host.wire(room=1 << 24)) as wire:
         wire.settimeout(0.1)

@@ -109,6 +109,8 @@ run_on()
 		mount -t sysfs sys /sys
 		mount -t tracefs tracefs /sys/kernel/tracing
 		mount -t devtmpfs dev /dev
+		mkdir /dev/shm
+		mount -t tmpfs shm /dev/shm
 		ln -s /proc/self/fd /dev/fd
 		ln -s fd/1 /dev/stdout
 		mount -t tmpfs run /run
