@@ -7,6 +7,7 @@
 
 #include <crypto/aead.h>
 #include <linux/completion.h>
+#include <linux/mutex.h>
 #include <linux/percpu-refcount.h>
 #include <linux/refcount.h>
 #include <linux/siphash.h>
@@ -40,6 +41,7 @@ enum minesp_stat {
 	MINESP_OUT_PACKETS,
 	MINESP_OUT_TOO_BIG,
 	MINESP_OUT_AHEAD,
+	MINESP_OUT_STANDBY,
 	MINESP_OUT_EXPIRED,
 	MINESP_OUT_NO_MEMORY,
 	MINESP_OUT_CRYPTO,
@@ -92,11 +94,17 @@ struct minesp_clock {
  * @sn_tick_us: likewise
  * @sn_epoch: likewise
  * @sn_ahead: likewise
+ * @sn_active: likewise
+ * @sn_skew_ms: likewise
+ * @iv_sender: net.minesp.iv_sender
  * @offload: net.minesp.offload
  * @rx_fresh: net.minesp.rx_fresh, and so on
  * @rx_max_age_ms: likewise
  * @rx_max_ahead_ms: likewise
  * @clock: the clock of SNs
+ * @active_lock: for setting @sn_active and @took_over
+ * @took_over: when @sn_active was set to 1 last, by CLOCK_BOOTTIME, plus @sn_skew_ms, ns;
+ *	       0 for never
  * @own_clock: where @clock points, unless it is the initial user namespace's
  * @offset: from CLOCK_BOOTTIME to CLOCK_REALTIME when an SN was made last, ns
  * @key_tick: the tick of the SA that was added last, ns; 0 for none
@@ -117,9 +125,11 @@ struct minesp_net {
 	struct ctl_table_header *sysctl;
 	unsigned int enabled, sad_slots, offload;
 	unsigned int sn_mode, sn_tick_us, sn_epoch, sn_ahead;
+	unsigned int sn_active, sn_skew_ms, iv_sender;
 	unsigned int rx_fresh, rx_max_age_ms, rx_max_ahead_ms;
+	struct mutex active_lock;	/* sn_active, took_over */
 	struct minesp_clock *clock, own_clock;
-	atomic64_t offset;
+	atomic64_t offset, took_over;
 	u64 key_tick, key_epoch;
 	struct minesp_sad __rcu *sad;
 	struct xarray sas;
@@ -182,19 +192,22 @@ static inline void minesp_async_end(struct minesp_net *mn)
  * @end: the highest SN
  * @soft: the SN from which on the SA should be rekeyed
  * @last: the SN that was sent last, under x->lock; 0 before the first packet
+ * @took_over: the namespace's, when @last was sent, under x->lock
  * @ahead: how far SNs may run ahead of the clock, in ticks
+ * @iv_sender: the highest byte of an IV
  * @timer: when the clock comes to @soft, and to @end
  *
  * Only for an SA that is to have one of them. What it was added with stays; only
- * @last changes.
+ * @last and @took_over change.
  */
 struct minesp_seqno {
 	struct xfrm_state *x;
 	u64 tick, epoch;
 	u64 rx_max_age, rx_max_ahead;
 	u64 end, soft;
-	u64 last;
+	u64 last, took_over;
 	u32 ahead;
+	u8 iv_sender;
 	struct hrtimer timer;
 };
 
@@ -250,6 +263,12 @@ static inline struct minesp_sa *minesp_sa(const struct xfrm_state *x)
  * except that it does not make the SA valid by itself.
  */
 #define MINESP_STATE_NEW	(XFRM_STATE_DEAD + 1)
+
+/*
+ * The highest SN from the clock, with ESN: 2,283 years of ticks of a microsecond. It leaves
+ * the highest byte of an IV to net.minesp.iv_sender.
+ */
+#define MINESP_SN_MAX		(BIT_ULL(56) - 1)
 
 /* The SN that the core has counted to when sending; under x->lock. */
 static inline u64 minesp_oseq(const struct xfrm_state *x)
@@ -312,6 +331,7 @@ void minesp_seqno_net(const struct net *net, struct minesp_net *mn);
 int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 		      struct netlink_ext_ack *extack);
 void minesp_seqno_exit(struct minesp_sa *sa);
+void minesp_seqno_active(struct minesp_net *mn, bool active);
 int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn);
 void minesp_seqno_encap(struct xfrm_state *x, const struct sk_buff *skb,
 			struct xfrm_offload *xo);

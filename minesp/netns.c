@@ -22,6 +22,10 @@ static unsigned int enabled = 2;
 module_param_cb(enabled, &minesp_enabled_ops, &enabled, 0644);
 MODULE_PARM_DESC(enabled, "net.minesp.enabled of the namespaces made from now on: 0, 1 or 2 (default: 2)");
 
+static bool sn_active = true;
+module_param(sn_active, bool, 0644);
+MODULE_PARM_DESC(sn_active, "net.minesp.sn_active of the namespaces made from now on (default: true)");
+
 static unsigned int minesp_net_id __ro_after_init;
 
 /**
@@ -70,10 +74,13 @@ static int __net_init minesp_net_init(struct net *net)
 	mn->sad_slots = 1024;
 	mn->sn_tick_us = 10000;
 	mn->sn_ahead = 1000;
+	mn->sn_active = sn_active;
+	mn->sn_skew_ms = 1000;
 	mn->rx_max_age_ms = 30000;
 	mn->rx_max_ahead_ms = 30000;
 	xa_init_flags(&mn->sas, XA_FLAGS_ALLOC | XA_FLAGS_ACCOUNT);
 	spin_lock_init(&mn->sad_lock);
+	mutex_init(&mn->active_lock);
 	mn->stats = alloc_percpu_gfp(struct minesp_mib, GFP_KERNEL_ACCOUNT);
 	if (!mn->stats ||
 	    percpu_ref_init(&mn->async, minesp_async_ended, 0,

@@ -20,6 +20,11 @@
  *   It is reckoned back from the clock when the first SN is made: at boot it may
  *   not have been right yet.
  *
+ * Two gateways may have one key, if only one of them is active. The one that becomes
+ * active starts above the highest SN that the other one can have sent. That SN is sn_ahead
+ * ticks above the other's clock at most. The other's clock is sn_skew_ms ahead of ours at
+ * most.
+ *
  * The clock is CLOCK_REALTIME, except that it does not go back: where it has
  * been set back, CLOCK_BOOTTIME carries on from the latest time at which an SN was
  * made.
@@ -211,6 +216,7 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 	bool copy = x->km.state != XFRM_STATE_VOID;
 	u32 flags = x->props.extra_flags;
 	struct minesp_net *mn = sa->mn;
+	u8 sender = READ_ONCE(mn->iv_sender);
 	struct minesp_seqno *s;
 	u64 now, sn;
 
@@ -222,6 +228,9 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 	    !(flags & (MINESP_XFLAG_CLOCK | MINESP_XFLAG_NEW_KEY)))
 		return minesp_refuse(extack, -EINVAL,
 				     "an implicit IV needs SNs that do not repeat under the key: from the clock, or with a new key, extra-flag 0x80000000");
+	if (flags & MINESP_XFLAG_IMPLICIT_IV && flags & MINESP_XFLAG_CLOCK && sender)
+		return minesp_refuse(extack, -EINVAL,
+				     "an implicit IV has no room for net.minesp.iv_sender");
 	if ((flags & MINESP_XFLAG_CLOCK && flags & MINESP_XFLAG_COUNTER) ||
 	    (flags & MINESP_XFLAG_FRESH && flags & MINESP_XFLAG_ANY_AGE))
 		return minesp_refuse(extack, -EINVAL,
@@ -244,9 +253,10 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 	s->tick = (u64)READ_ONCE(mn->sn_tick_us) * NSEC_PER_USEC;
 	s->epoch = (u64)READ_ONCE(mn->sn_epoch) * NSEC_PER_SEC;
 	s->ahead = READ_ONCE(mn->sn_ahead);
+	s->iv_sender = flags & MINESP_XFLAG_CLOCK ? sender : 0;
 	s->rx_max_age = (u64)READ_ONCE(mn->rx_max_age_ms) * NSEC_PER_MSEC;
 	s->rx_max_ahead = (u64)READ_ONCE(mn->rx_max_ahead_ms) * NSEC_PER_MSEC;
-	s->end = x->props.flags & XFRM_STATE_ESN ? U64_MAX : U32_MAX;
+	s->end = x->props.flags & XFRM_STATE_ESN ? MINESP_SN_MAX : U32_MAX;
 	s->soft = s->end;
 	if (!s->epoch)
 		return minesp_refuse(extack, -EINVAL,
@@ -326,6 +336,32 @@ static void minesp_seqno_count(struct xfrm_state *x, u64 sn)
 	}
 }
 
+/**
+ * minesp_seqno_active - set net.minesp.sn_active
+ * @mn: the namespace
+ * @active: whether its SAs send with SNs from the clock. After a call with false has
+ *	    returned, no SA makes such an SN. A call with true takes over, also when SAs
+ *	    did send before: another gateway may have been active meanwhile.
+ *
+ * The caller may sleep.
+ */
+void minesp_seqno_active(struct minesp_net *mn, bool active)
+{
+	/* One at a time: the time of a take-over is that of the last one. */
+	mutex_lock(&mn->active_lock);
+	if (active) {
+		atomic64_set(&mn->took_over, ktime_get_boottime_ns() +
+			     (u64)READ_ONCE(mn->sn_skew_ms) * NSEC_PER_MSEC);
+		/* Pairs with minesp_seqno_next(), which then sees took_over. */
+		smp_store_release(&mn->sn_active, 1);
+	} else {
+		WRITE_ONCE(mn->sn_active, 0);
+		/* minesp_seqno_next() has bottom halves off, so RCU waits for it. */
+		synchronize_rcu();
+	}
+	mutex_unlock(&mn->active_lock);
+}
+
 /* What is not sent does not wear the SA out. NEWAE may set both to 0. */
 static void minesp_seqno_unused(struct xfrm_state *x, const struct sk_buff *skb)
 {
@@ -342,8 +378,9 @@ static void minesp_seqno_unused(struct xfrm_state *x, const struct sk_buff *skb)
  * With SNs from the clock they are unique, and increase in the order in which
  * this function gives up x->lock. The last one is x's oseq.
  *
- * Return: 0; -EBUSY when it would run too far ahead of the clock; -EOVERFLOW
- * when there are no more; -EINVAL when the SA has died meanwhile.
+ * Return: 0; -EBUSY when it would run too far ahead of the clock; -ENETDOWN while
+ * net.minesp.sn_active is 0; -EOVERFLOW when there are no more; -EINVAL when the SA has
+ * died meanwhile.
  */
 int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 {
@@ -351,7 +388,7 @@ int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 		   XFRM_SKB_CB(skb)->seq.output.low;
 	struct minesp_net *mn = minesp_sa(x)->mn;
 	struct minesp_seqno *s = minesp_sa(x)->seqno;
-	u64 ticks, last, next;
+	u64 ticks, last, next, took_over;
 	int err = 0;
 
 	if (!(x->props.extra_flags & MINESP_XFLAG_CLOCK)) {
@@ -365,8 +402,20 @@ int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 		err = -EINVAL;
 		goto unlock;
 	}
+	/* Pairs with minesp_seqno_active(). */
+	if (unlikely(!smp_load_acquire(&mn->sn_active))) {
+		minesp_seqno_unused(x, skb);
+		minesp_stat_inc(mn, MINESP_OUT_STANDBY);
+		err = -ENETDOWN;
+		goto count;
+	}
 	ticks = minesp_ticks(s, minesp_clock_sn(mn));
 	last = s->last ?: minesp_seqno_start(s, mn->clock, ticks, core - 1);
+	took_over = atomic64_read(&mn->took_over);
+	if (unlikely(took_over != s->took_over))
+		last = max(last, s->ahead +
+			   minesp_ticks(s, took_over +
+					atomic64_read(&mn->clock->offset_max)));
 	next = max(ticks, last + 1);
 	if (unlikely(next > s->end)) {
 		minesp_stat_inc(mn, MINESP_OUT_EXPIRED);
@@ -379,11 +428,13 @@ int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 	} else {
 		*sn = next;
 		s->last = next;
+		s->took_over = took_over;
 		if (next > ticks)
 			minesp_seqno_sent(mn->clock,
 					  s->epoch + next * s->tick);
 		minesp_seqno_wear(x, next);
 	}
+count:
 	/* The core has counted for itself. */
 	minesp_seqno_count(x, s->last ?: core - 1);
 unlock:

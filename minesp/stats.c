@@ -44,6 +44,8 @@ static const struct snmp_mib minesp_mib_list[] = {
 	SNMP_MIB_ITEM("OutTooBig", MINESP_OUT_TOO_BIG),
 	/* Refused, EBUSY: the SN would be over sn_ahead ticks ahead of the clock. */
 	SNMP_MIB_ITEM("OutAhead", MINESP_OUT_AHEAD),
+	/* Refused, ENETDOWN, SNs from the clock: net.minesp.sn_active is 0. */
+	SNMP_MIB_ITEM("OutStandby", MINESP_OUT_STANDBY),
 	/* Refused, SNs from the clock: none are left, or the SA died meanwhile. */
 	SNMP_MIB_ITEM("OutExpired", MINESP_OUT_EXPIRED),
 	/* Dropped: no memory. */

@@ -213,7 +213,8 @@ struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
  * The IVs of AES-CBC have to be unpredictable (RFC 3602 3): they come from a
  * PRF of the SN, under a random key. All others need to be unique under their
  * key. The SN is; but a counter starts again at 1 when the key is added again, so
- * it is XORed with a random number. An implicit IV is the SN.
+ * it is XORed with a random number. With the clock, the highest byte of an SN is 0, see
+ * MINESP_SN_MAX. The highest byte of the IV says who sends. An implicit IV is the SN.
  */
 void minesp_iv_init(struct minesp_sa *sa, const struct xfrm_state *x)
 {
@@ -223,6 +224,8 @@ void minesp_iv_init(struct minesp_sa *sa, const struct xfrm_state *x)
 	if (ivlen == sizeof(sa->iv_key) ||
 	    !(x->props.extra_flags & MINESP_XFLAG_CLOCK))
 		get_random_bytes(&sa->iv_key, sizeof(sa->iv_key));
+	else
+		sa->iv_key.key[0] = (u64)sa->seqno->iv_sender << 56;
 }
 
 /**

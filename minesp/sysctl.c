@@ -46,8 +46,27 @@ static int minesp_do_offload(CTL_TABLE *table, int write, void *buffer,
 	return err;
 }
 
+static int minesp_do_sn_active(CTL_TABLE *table, int write, void *buffer,
+			       size_t *lenp, loff_t *ppos)
+{
+	struct minesp_net *mn = container_of(table->data, struct minesp_net,
+					     sn_active);
+	unsigned int active = write ? UINT_MAX : READ_ONCE(mn->sn_active);
+	struct ctl_table tmp = *table;
+	int err;
+
+	tmp.data = &active;
+	err = proc_douintvec_minmax(&tmp, write, buffer, lenp, ppos);
+	/* As with sad_slots; but writing 1 again is not without effect. */
+	if (!err && write && active != UINT_MAX)
+		minesp_seqno_active(mn, active);
+	return err;
+}
+
 static unsigned int sn_tick_us_max = USEC_PER_SEC;
 static unsigned int sn_ahead_max = 1000000;
+static unsigned int sn_skew_ms_max = 60000;
+static unsigned int iv_sender_max = 255;
 static unsigned int rx_max_ms_max = 86400000;
 
 #define MINESP_SYSCTL(name, handler, min, max) {			\
@@ -91,7 +110,8 @@ static const struct ctl_table minesp_sysctls[] = {
 	/*
 	 * Whether SNs come from the clock (1) or a counter (0, default), unless
 	 * the SA's own extra-flag says (RFC 9333 4). An SA keeps this and all
-	 * that follow as they were when it was added.
+	 * that follow, but for sn_active and sn_skew_ms, as they were when it was
+	 * added.
 	 */
 	MINESP_NUMBER(sn_mode, SYSCTL_ZERO, SYSCTL_ONE),
 	/*
@@ -111,6 +131,28 @@ static const struct ctl_table minesp_sysctls[] = {
 	 * made less under one key.
 	 */
 	MINESP_NUMBER(sn_ahead, SYSCTL_ONE, &sn_ahead_max),
+	/*
+	 * Whether SAs with SNs from the clock send (1), or refuse it with ENETDOWN (0):
+	 * for a gateway that stands by while another one has the same SAs. It applies to
+	 * the whole namespace at once, also to SAs that exist. When a write of 0 has
+	 * returned, no SN is made from the clock. After a write of 1, SNs are above all
+	 * that the other gateway can have sent. Default: the module parameter
+	 * "sn_active", 1 unless set.
+	 */
+	MINESP_SYSCTL(sn_active, minesp_do_sn_active, SYSCTL_ZERO, SYSCTL_ONE),
+	/*
+	 * By how much the clock of the other gateway may be ahead of ours, and how long it
+	 * may go on sending, in milliseconds, when sn_active is set to 1: 0 to 60000,
+	 * default 1000. The first packet leaves that much later, plus up to a tick.
+	 */
+	MINESP_NUMBER(sn_skew_ms, SYSCTL_ZERO, &sn_skew_ms_max),
+	/*
+	 * The highest byte of the IVs of SAs with SNs from the clock (RFC 6054): 1 to
+	 * 255, or 0, default. Hosts that send with one key at the same time make
+	 * different nonces by it. Not for implicit IVs, which are refused with it.
+	 * AES-CBC ignores it, because its IVs are random.
+	 */
+	MINESP_NUMBER(iv_sender, SYSCTL_ZERO, &iv_sender_max),
 	/*
 	 * Whether an SN has to be of about now by our own clock, with the
 	 * peer's tick and epoch set here (1), or not (0, default), unless the

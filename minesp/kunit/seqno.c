@@ -70,6 +70,7 @@ struct minesp_seqno_test {
 static void new_sa(struct minesp_seqno_test *t)
 {
 	t->seqno.last = 0;
+	t->seqno.took_over = 0;
 	t->x.replay.oseq = 0;
 	t->x.km.state = XFRM_STATE_VALID;
 	t->x.km.dying = 0;
@@ -92,6 +93,7 @@ static int minesp_seqno_test_init(struct kunit *test)
 	t->mn.stats = alloc_percpu(struct minesp_mib);
 	KUNIT_ASSERT_TRUE(test, t->mn.stats);
 	t->mn.clock = &host_clock;
+	t->mn.sn_active = 1;
 	t->sa.mn = &t->mn;
 	t->sa.seqno = &t->seqno;
 	t->seqno.x = &t->x;
@@ -266,6 +268,87 @@ static void minesp_test_foreign(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, minesp_clock(host), real_ns);
 	KUNIT_EXPECT_EQ(test, minesp_clock_sn(host), real_ns);
 	KUNIT_EXPECT_EQ(test, atomic64_read(&host->clock->sn_sent), 0);
+}
+
+/* A gateway with the SA of t and a clock of its own, booted just now */
+static void boot_gateway(struct minesp_seqno_test *gw, struct minesp_seqno_test *t)
+{
+	gw->mn.stats = t->mn.stats;
+	gw->mn.clock = &gw->mn.own_clock;
+	gw->mn.sn_active = 0;
+	gw->mn.sn_skew_ms = 500;
+	atomic64_set(&gw->mn.offset, 0);
+	atomic64_set(&gw->mn.took_over, 0);
+	atomic64_set(&gw->mn.own_clock.offset_max, 0);
+	atomic64_set(&gw->mn.own_clock.sn_sent, 0);
+	mutex_init(&gw->mn.active_lock);
+	minesp_clock_begin(&gw->mn.own_clock);
+	gw->sa.mn = &gw->mn;
+	gw->sa.seqno = &gw->seqno;
+	gw->seqno = t->seqno;
+	gw->seqno.x = &gw->x;
+	spin_lock_init(&gw->x.lock);
+	INIT_LIST_HEAD(&gw->states);
+	list_add(&gw->x.km.all, &gw->states);
+	gw->x.geniv = &gw->sa.geniv;
+	gw->x.props.extra_flags = MINESP_XFLAG_CLOCK;
+	new_sa(gw);
+}
+
+/* Each of two gateways starts above the other one's SNs, as far as clocks may differ. */
+static void minesp_test_take_over(struct kunit *test)
+{
+	struct minesp_seqno_test *t = test->priv, *gw, *old;
+	u64 skew = 500 * NSEC_PER_MSEC, sn, latest = 0, right = real_ns;
+	int i, n, failed;
+
+	gw = kunit_kzalloc(test, sizeof(*gw), GFP_KERNEL);
+	old = kunit_kzalloc(test, sizeof(*old), GFP_KERNEL);
+	KUNIT_ASSERT_TRUE(test, gw && old);
+	boot_gateway(gw, t);
+	boot_gateway(old, t);
+	for (i = 0; i < 1000; i++) {
+		/* The other one stops, and some time later it has died. */
+		old->mn.sn_active = 0;
+		KUNIT_ASSERT_EQ(test, next_sn(old, &sn), -ENETDOWN);
+		if (!below(t, 4))
+			boot_gateway(old, t);
+		real_ns = right + below(t, skew + 1);
+		minesp_seqno_active(&gw->mn, true);
+		KUNIT_ASSERT_EQ(test, next_sn(gw, &sn), -EBUSY);
+		boot_ns += skew + t->seqno.tick;
+		right += skew + t->seqno.tick;
+		for (n = 0; n < 5; n++) {
+			real_ns = right + below(t, skew + 1);
+			/* It waits for no longer, unless its own clock was ahead. */
+			for (failed = 0; next_sn(gw, &sn); failed++) {
+				KUNIT_ASSERT_LE(test, failed, 50);
+				boot_ns += t->seqno.tick;
+				right += t->seqno.tick;
+				real_ns += t->seqno.tick;
+			}
+			KUNIT_ASSERT_GT(test, sn, latest);
+			latest = sn;
+			/* An SA is added anew, with the same key. */
+			if (!below(t, 8))
+				new_sa(gw);
+			while (below(t, 50) && !next_sn(gw, &sn)) {
+				KUNIT_ASSERT_GT(test, sn, latest);
+				latest = sn;
+			}
+			sn = below(t, t->seqno.ahead / 2) * t->seqno.tick;
+			boot_ns += sn;
+			right += sn;
+		}
+		/* Whoever stops may have used up all, by a clock that is early. */
+		real_ns = right + below(t, 2) * skew;
+		while (below(t, 2000) && !next_sn(gw, &sn)) {
+			KUNIT_ASSERT_GT(test, sn, latest);
+			latest = sn;
+		}
+		swap(gw, old);
+	}
+	KUNIT_EXPECT_EQ(test, old->x.km.state, XFRM_STATE_VALID);
 }
 
 /* A bucket: a token a tick, sn_ahead of them at most, none when loaded. */
@@ -523,6 +606,7 @@ static struct kunit_case minesp_seqno_cases[] = {
 	KUNIT_CASE(minesp_test_clock),
 	KUNIT_CASE(minesp_test_resume),
 	KUNIT_CASE(minesp_test_foreign),
+	KUNIT_CASE(minesp_test_take_over),
 	KUNIT_CASE(minesp_test_ahead),
 	KUNIT_CASE(minesp_test_unique),
 	KUNIT_CASE(minesp_test_end),

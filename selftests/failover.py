@@ -1,0 +1,483 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""Two gateways with one SA, whose SNs come from the clock: one is active, the other stands
+by and takes over. The peer is stock ESP."""
+import contextlib
+import errno
+import os
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+import lib
+from lib import process, seqno, share
+
+GATEWAY, PEER = "192.0.2.1", "192.0.2.2"    # both gateways have the first one
+SPI, PORT = 0x1001, 9
+TICK_US, AHEAD = 50000, 20     # a run-ahead of a second
+SKEW = 1                        # seconds between the clocks of the gateways
+SITES = 4                       # so many at a time
+FAILOVERS = int(os.environ.get("MINESP_FAILOVERS", 40)) // SITES
+LATE = lib.TIMEOUT              # seconds by which a busy machine may be late
+
+CTR = (f"enc rfc3686(ctr(aes)) 0x{bytes(range(20)).hex()} "
+       f"auth-trunc hmac(sha256) 0x{bytes(range(32)).hex()} 128")
+SUITES = {
+    "AES-GCM": lib.SUITE,
+    "AES-CCM": f"aead rfc4309(ccm(aes)) 0x{bytes(range(19)).hex()} 64",
+    "ChaCha20-Poly1305": f"aead rfc7539esp(chacha20,poly1305) 0x{bytes(range(36)).hex()} 128",
+    "AES-CTR": CTR,
+}
+
+
+def lan(a, b, c):
+    """Two gateways and a peer, which has the bridge between them."""
+    return "\n".join([f"link add lan address {c.mac} netns {c.ns} type bridge"] + [
+        f"link add veth0 address {h.mac} netns {h.ns} type veth "
+        f"peer name {h.name} netns {c.ns}" for h in (a, b)])
+
+
+class Gateway:
+    """Sends to the peer from the address that both gateways have. late: seconds by which
+    its clock is; the epoch makes it so."""
+
+    def __init__(self, host, peer, epoch, late=0, suite=lib.SUITE, **settings):
+        self.host, self.suite = host, suite
+        self.sent = 0
+        host.ip(f"""
+            link set lo up
+            addr add {GATEWAY}/24 dev veth0
+            link set veth0 up
+            neigh replace {PEER} lladdr {peer.mac} dev veth0 nud permanent
+            xfrm policy add src {GATEWAY} dst {PEER} dir out tmpl proto esp mode transport
+        """)
+        # The first thing after boot: before there is an SA.
+        host.settings(sn_active=0, sn_epoch=epoch + late, sn_tick_us=TICK_US,
+                      sn_ahead=AHEAD, **settings)
+        self.add_sa()
+        self.sock = host.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.connect((PEER, PORT))
+
+    def add_sa(self):
+        self.host.ip(f"xfrm state add src {GATEWAY} dst {PEER} proto esp spi {SPI} "
+                     f"mode transport {self.suite} {lib.XFLAG_CLOCK}")
+
+    def active(self, value):
+        self.host.settings(sn_active=value)
+
+    def send(self):
+        """0, or the error."""
+        try:
+            self.sock.send(b"x")
+        except OSError as e:
+            return e.errno
+        self.sent += 1
+        return 0
+
+    def send_all(self):
+        """Sends until the run-ahead is used up."""
+        end = time.monotonic() + LATE
+        while not self.send():
+            assert time.monotonic() < end, "packets take longer than a tick"
+
+    def reboots(self):
+        """All that it knew is gone. The SA of the socket's route is gone, too."""
+        self.host.ip("xfrm state flush")
+        self.active(0)
+        self.add_sa()
+
+
+class Site:
+    """Gateways a and b, and peer c."""
+
+    def __init__(self, a, b, c, window, late=SKEW, suite=lib.SUITE, **settings):
+        epoch = int(time.time()) - 1000
+        c.settings(enabled=0)
+        c.ip(f"""
+            link set lo up
+            addr add {PEER}/24 dev lan
+            link set lan up
+            link set dev a master lan up
+            link set dev b master lan up
+            xfrm state add src {GATEWAY} dst {PEER} proto esp spi {SPI} mode transport replay-window {window} {suite}
+            xfrm policy add src {GATEWAY} dst {PEER} dir in tmpl proto esp mode transport
+        """)
+        self.peer = c
+        self.wire = c.wire("lan", room=1 << 24)
+        self.wire.setblocking(False)
+        self.sink = c.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sink.bind((PEER, PORT))
+        self.a = Gateway(a, c, epoch, 0, suite, **settings)
+        self.b = Gateway(b, c, epoch, late, suite, **settings)
+
+    def recorded(self):
+        return seqno.recorded(self.wire, SPI)
+
+    def carried(self):
+        return self.peer.carried(SPI)[1]
+
+
+@contextlib.contextmanager
+def site(*args, **kwargs):
+    with lib.namespaces("abc", lan) as hosts:
+        yield Site(*hosts, *args, **kwargs)
+
+
+def take_over(old, new, skew, crashes):
+    """The first packet leaves after the skew, not before."""
+    if crashes:
+        old.reboots()
+    else:
+        old.active(0)
+        lib.equal(old.send(), errno.ENETDOWN, "error of the one that stands by")
+    began = time.monotonic()
+    new.active(1)
+    while err := new.send():
+        lib.equal(err, errno.EBUSY, "error of the one that takes over")
+        assert time.monotonic() < began + skew + LATE, "it does not take over"
+        time.sleep(0.002)
+    took = time.monotonic() - began
+    assert took > skew, f"it took over in {took} seconds"
+
+
+def fail_overs(s, seed, skew):
+    """Whoever is active sends as much as it can, or now and then. Its last packet is as
+    far ahead of its clock as it may be."""
+    rand = random.Random(seed)
+    old, new = s.a, s.b
+    for _ in range(FAILOVERS):
+        take_over(old, new, skew, rand.randrange(2))
+        end, pause = time.monotonic() + rand.uniform(0, 1), rand.choice((0, 0.01, 0.4))
+        while time.monotonic() < end:
+            new.send()
+            time.sleep(pause)
+        new.send_all()
+        old, new = new, old
+
+
+def nothing_repeats(window, seed):
+    with site(window, sn_skew_ms=SKEW * 1000) as s:
+        fail_overs(s, seed, SKEW)
+        sent = s.a.sent + s.b.sent
+        assert sent > 2 * FAILOVERS, f"{sent} packets only"
+        found = s.recorded()
+        lib.equal(len(found), sent, "packets")
+        seqno.increasing([sn for sn, *_ in found])
+        lib.equal([iv for _, iv, _ in found], [sn for sn, *_ in found], "IVs")
+        lib.equal((s.carried(), s.peer.errors()), (sent, {}), "packets that the peer took")
+
+
+def at_once(window):
+    """Several sites at a time, since most of a fail-over is waiting."""
+    process.join([process.start(nothing_repeats, window, f"{lib.SEED} {window} {n}")
+                  for n in range(SITES)])
+
+
+def without_skew():
+    """SNs do repeat when the clocks differ by more than sn_skew_ms says."""
+    with site(32, sn_skew_ms=0) as s:
+        take_over(s.b, s.a, 0, False)
+        full = time.monotonic() + AHEAD * TICK_US / 1e6
+        lib.wait_for("a full bucket", lambda: time.monotonic() > full)
+        s.a.send_all()
+        take_over(s.a, s.b, 0, False)
+        s.b.send_all()
+        sns = [sn for sn, *_ in s.recorded()]
+        assert len({*sns}) < len(sns), sns
+        assert s.peer.errors().get("XfrmInStateSeqError"), s.peer.errors()
+
+
+def both(suite, senders):
+    """Both send. Returns what each one sent."""
+    with site(4096, late=0, suite=suite, sn_skew_ms=0) as s:
+        gateways = list(zip((s.a, s.b), senders))
+        for gateway, sender in gateways:
+            # An SA keeps what was set when it was added.
+            gateway.host.settings(iv_sender=sender)
+            gateway.reboots()
+            gateway.active(1)
+        for gateway, _ in gateways:
+            lib.wait_for("a token", lambda g=gateway: not g.send())
+        found = {}
+        end = time.monotonic() + LATE
+        while True:
+            for gateway, _ in gateways:
+                s.recorded()
+                gateway.send_all()
+                found.setdefault(gateway, {}).update(
+                    {sn: iv for sn, iv, _ in s.recorded()})
+            sns = [set(of) for of in found.values()]
+            if sns[0] & sns[1]:
+                return list(found.values())
+            assert time.monotonic() < end, "SNs do not meet"
+
+
+def senders(suite):
+    one, two = both(suite, (1, 255))
+    for sender, ivs in (1, one), (255, two):
+        lib.equal(ivs, {sn: sender << 56 | sn for sn in ivs}, "IVs")
+    assert not {*one.values()} & {*two.values()}, "a nonce repeats"
+
+
+def same_sender():
+    one, two = both(lib.SUITE, (0, 0))
+    assert {*one.values()} & {*two.values()}, "no nonce repeats"
+
+
+def no_room():
+    """An implicit IV is the SN, and AES-CBC has random IVs."""
+    with site(32) as s:
+        host = s.a.host
+        host.settings(iv_sender=7)
+        host.ip("xfrm state flush")
+        said = host.ip(f"xfrm state add src {GATEWAY} dst {PEER} proto esp spi {SPI} "
+                       f"{lib.SUITE} {lib.XFLAG_IMPLICIT_IV_CLOCK}", check=False)
+        assert "an implicit IV has no room for net.minesp.iv_sender" in said, said
+        host.ip(f"xfrm state add src {GATEWAY} dst {PEER} proto esp spi {SPI} "
+                f"{lib.CBC} {lib.XFLAG_CLOCK}")
+
+
+def standing_by():
+    """It sends nothing, and what it refuses does not wear the SA out. SAs with a counter
+    do not mind."""
+    with site(32) as s:
+        for _ in range(10):
+            lib.equal(s.a.send(), errno.ENETDOWN, "error")
+        lib.equal(s.a.host.errors(), {"OutStandby": 10, "XfrmOutStateProtoError": 10},
+                  "errors")
+        lib.equal(s.a.host.carried(SPI), (0, 0), "bytes and packets")
+        lib.equal(s.a.host.listed()[SPI]["last-sent"], "0", "SN")
+        s.a.host.ip("xfrm state flush")
+        s.a.host.ip(f"xfrm state add src {GATEWAY} dst {PEER} proto esp spi {SPI} "
+                    f"{lib.SUITE} {lib.XFLAG_COUNTER}")
+        lib.equal(s.a.send(), 0, "error")
+        lib.equal(s.recorded()[0][0], 1, "SN")
+
+
+def under_traffic():
+    """It stops and starts at once. A refused packet is the last that was under way."""
+    def sender(s):
+        while True:
+            s.a.send()
+
+    def refused(s):
+        """The counters, when one packet more has been refused."""
+        before = s.a.host.stats()["OutStandby"]
+        lib.wait_for("a refused packet",
+                     lambda: s.a.host.stats()["OutStandby"] > before)
+        return s.a.host.stats()
+
+    with site(4096, sn_skew_ms=0) as s:
+        s.a.host.settings(sn_tick_us=1, sn_ahead=1000000)
+        s.a.reboots()
+        p = process.start(sender, s)
+        try:
+            for _ in range(50):
+                s.a.active(1)
+                lib.wait_for("traffic", s.recorded)
+                s.a.active(0)
+                before = refused(s)
+                after = refused(s)
+                lib.equal(after["OutPackets"], before["OutPackets"], "OutPackets")
+        finally:
+            p.terminate()
+            p.join()
+
+
+def receiving():
+    """Both may receive. The one that takes over has no replay window: freshness rejects
+    what was recorded long ago."""
+    age = 2
+    with lib.namespaces("abc", lan) as (a, b, c), c.socket(
+            socket.AF_INET, socket.SOCK_DGRAM) as out:
+        epoch = int(time.time()) - 1000
+        for h, me in (a, GATEWAY), (b, GATEWAY), (c, PEER):
+            h.settings(sn_epoch=epoch, sn_tick_us=TICK_US, sn_ahead=AHEAD)
+            device = "lan" if h is c else "veth0"
+            h.ip(f"link set lo up\naddr add {me}/24 dev {device}\nlink set {device} up")
+        c.ip(f"""
+            link set dev a master lan up
+            link set dev b master lan up
+            neigh replace {GATEWAY} lladdr {a.mac} dev lan nud permanent
+            xfrm state add src {PEER} dst {GATEWAY} proto esp spi {SPI} {lib.SUITE} {lib.XFLAG_CLOCK}
+            xfrm policy add src {PEER} dst {GATEWAY} dir out tmpl proto esp mode transport
+        """)
+        sinks = []
+        for h in a, b:
+            h.settings(rx_max_age_ms=age * 1000)
+            h.ip(f"xfrm state add src {PEER} dst {GATEWAY} proto esp spi {SPI} "
+                 f"replay-window 32 {lib.SUITE} {lib.XFLAG_FRESH}")
+            sinks.append(h.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            sinks[-1].bind((GATEWAY, PORT))
+        tap = a.wire()
+        out.connect((GATEWAY, PORT))
+
+        def sent(data):
+            with contextlib.suppress(OSError):
+                return out.send(data)
+
+        def frame():
+            while True:
+                data = tap.recv(1 << 16)
+                if data[12:14] == b"\x08\0" and data[23] == 50:
+                    return data
+
+        lib.wait_for("a token", lambda: sent(b"old"))
+        lib.equal(sinks[0].recv(9), b"old", "data")
+        old, made = frame(), time.monotonic()
+        lib.wait_for("age", lambda: time.monotonic() > made + age + 0.1)
+        c.ip(f"neigh replace {GATEWAY} lladdr {b.mac} dev lan nud permanent")
+        inject = c.wire("b")
+        to_b = bytes.fromhex(b.mac.replace(":", ""))
+        inject.send(to_b + old[6:])
+        lib.wait_for("InTooOld", lambda: b.stats()["InTooOld"] == 1)
+        tap_b = b.wire()
+        lib.wait_for("a token", lambda: sent(b"new"))
+        lib.equal(sinks[1].recv(9), b"new", "data")
+        # What is fresh may be replayed to the one that has not had it.
+        data = tap_b.recv(1 << 16)
+        a_mac = bytes.fromhex(a.mac.replace(":", ""))
+        c.wire("a").send(a_mac + data[6:])
+        lib.equal(sinks[0].recv(9), b"new", "data")
+
+
+KEEPALIVED = """
+global_defs {{
+    enable_script_security
+    script_user root
+    vrrp_notify_fifo {fifo}
+    vrrp_notify_fifo_script {script}
+}}
+vrrp_instance test {{
+    state BACKUP
+    nopreempt
+    interface veth0
+    virtual_router_id 51
+    priority {priority}
+    advert_int 0.3
+    virtual_ipaddress {{
+        {address}/24
+    }}
+}}
+"""
+NOTIFY = """#!/bin/sh
+active() { echo $1 > /proc/sys/net/minesp/sn_active; }
+while read -r kind name state priority; do
+    case $state in
+    MASTER) active 1 ;;
+    *) active 0 ;;
+    esac
+done < "$1"
+active 0
+"""
+
+
+class Node:
+    """A gateway whose address and sn_active are keepalived's business."""
+
+    def __init__(self, host, number, folder, epoch):
+        self.host, self.process = host, None
+        self.file = pathlib.Path(folder, host.name)
+        script = pathlib.Path(folder, "notify")
+        script.write_text(NOTIFY)
+        script.chmod(0o755)
+        self.file.write_text(KEEPALIVED.format(
+            priority=100 - number, address=GATEWAY, script=script, fifo=f"{self.file}.fifo"))
+        host.settings(sn_epoch=epoch, sn_tick_us=TICK_US, sn_ahead=AHEAD, iv_sender=number)
+        host.ip(f"""
+            link set lo up
+            addr add 192.0.2.{10 + number}/24 dev veth0
+            xfrm policy add src {GATEWAY} dst {PEER} dir out tmpl proto esp mode transport
+        """)
+
+    def boot(self):
+        self.host.settings(sn_active=0)
+        self.host.ip(f"xfrm state add src {GATEWAY} dst {PEER} proto esp spi {SPI} "
+                     f"mode transport {lib.SUITE} {lib.XFLAG_CLOCK}\nlink set veth0 up")
+        pids = [word for option in "prc" for word in (f"-{option}", f"{self.file}.{option}")]
+        with self.host.inside(), open(f"{self.file}.log", "a") as log:
+            self.process = subprocess.Popen(
+                ["keepalived", "-n", "-l", "-P", "-f", self.file, *pids],
+                stdout=log, stderr=log, start_new_session=True)
+
+    def dies(self):
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.host.ip(f"link set veth0 down\nxfrm state flush\n"
+                     f"addr del {GATEWAY}/24 dev veth0", check=False)
+
+    def stops(self):
+        """keepalived alone does, in good order: then the gateway stands by."""
+        self.process.terminate()
+        self.process.wait()
+        lib.wait_for("standing by", lambda: not self.is_active())
+        self.host.ip("xfrm state flush")
+
+    def is_active(self):
+        return self.host.sysctl("net.minesp.sn_active") == "1"
+
+
+def keepalived():
+    """Gateways die, and the other one answers the peer's pings."""
+    if not shutil.which("keepalived"):
+        raise lib.Skip("needs keepalived")
+    with lib.namespaces("abc", lan) as (a, b, c), tempfile.TemporaryDirectory(
+            dir="/run") as folder:
+        epoch = int(time.time()) - 1000
+        c.settings(enabled=0)
+        c.ip(f"""
+            link set lo up
+            addr add {PEER}/24 dev lan
+            link set lan up
+            link set dev a master lan up
+            link set dev b master lan up
+            xfrm state add src {GATEWAY} dst {PEER} proto esp spi {SPI} mode transport replay-window 32 {lib.SUITE}
+            xfrm policy add src {GATEWAY} dst {PEER} dir in tmpl proto esp mode transport
+        """)
+        wire = c.wire("lan", room=1 << 24)
+        wire.setblocking(False)
+        nodes = [Node(a, 1, folder, epoch), Node(b, 2, folder, epoch)]
+        try:
+            for node in nodes:
+                node.boot()
+            for how in "dies", "stops", "dies", "stops":
+                node = lib.wait_for("an active gateway", lambda: next(
+                    (n for n in nodes if n.is_active()), None))
+                for _ in range(3):
+                    lib.wait_for("an answer", lambda: "1 received" in c.sh(
+                        f"ping -c 1 -W 1 {GATEWAY}", check=False))
+                getattr(node, how)()
+                node.boot()
+        finally:
+            for node in nodes:
+                node.dies()
+        found = seqno.recorded(wire, SPI)
+        seqno.increasing([sn for sn, *_ in found])
+        lib.equal({iv >> 56 for _, iv, _ in found}, {1, 2}, "senders")
+        lib.equal(c.errors(), {}, "errors")
+
+
+def cases():
+    for n, window in enumerate((32, 128)):
+        if not n or share.mine(n):      # the first one on each kernel
+            yield (f"{SITES * FAILOVERS} fail-overs, replay window {window}, "
+                   f"seed {lib.SEED}", lambda w=window: at_once(w))
+    yield "clocks that differ by more than sn_skew_ms", without_skew
+    yield "standing by", standing_by
+    yield "standing by, under traffic", under_traffic
+    for n, (name, suite) in enumerate(SUITES.items()):
+        if share.mine(n):
+            yield f"both send, iv_sender, {name}", lambda s=suite: senders(s)
+    yield "both send, without iv_sender", same_sender
+    yield "iv_sender and other IVs", no_room
+    yield "both receive", receiving
+    yield "keepalived", keepalived
+
+
+if __name__ == "__main__":
+    lib.run(cases(), needs=["ip"])
