@@ -250,7 +250,14 @@ struct xfrm_state *minesp_sad_find(struct minesp_net *mn, __be32 spi)
  * SN		how the SN is made when sending
  * last-sent	the SN of the last packet sent, 0 for none
  * last-rcvd	the highest SN received, 0 for none
- * destination	the address of the SA
+ * ESN		whether SNs have 64 bits
+ * fresh	whether received SNs have to be of about now
+ * tick-us	for SNs from the clock, and freshness; - for neither
+ * epoch	likewise, in seconds since 1970
+ * ahead	how many ticks SNs may run ahead of the clock
+ * sender	the highest byte of an IV, see net.minesp.iv_sender
+ * source	the address of the SA's sender
+ * destination	that of its receiver
  * suite	as the crypto API names it
  */
 /* The next SA from position @pos on; the heading is at 0, and an SA at its id. */
@@ -300,9 +307,15 @@ static void minesp_sad_seq_stop(struct seq_file *seq, void *v)
 	rcu_read_unlock();
 }
 
+static const char *minesp_yes(bool yes)
+{
+	return yes ? "yes" : "no";
+}
+
 static int minesp_sad_seq_show(struct seq_file *seq, void *v)
 {
 	struct minesp_net *mn = minesp_net(seq_file_net(seq));
+	const struct minesp_seqno *s;
 	struct minesp_sa *sa = v;
 	struct minesp_sad *sad;
 	struct xfrm_state *x;
@@ -311,7 +324,7 @@ static int minesp_sad_seq_show(struct seq_file *seq, void *v)
 	bool direct = false;
 
 	if (v == SEQ_START_TOKEN) {
-		seq_puts(seq, "SPI        slot    direct SN      last-sent  last-rcvd  destination      suite\n");
+		seq_puts(seq, "SPI        slot    direct SN      last-sent  last-rcvd  ESN fresh tick-us epoch      ahead   sender source           destination      suite\n");
 		return 0;
 	}
 
@@ -331,18 +344,27 @@ static int minesp_sad_seq_show(struct seq_file *seq, void *v)
 		direct = rcu_access_pointer(*p) == sa;
 	}
 	spin_lock_bh(&x->lock);
+	s = sa->seqno;
 	sent = minesp_oseq(x);
 	rcvd = minesp_rseq(x);
 	spin_unlock_bh(&x->lock);
 	seq_printf(seq, "0x%08x %-7ld %-6s %-7s %-10llu %-10llu ",
-		   ntohl(x->id.spi), slot, direct ? "yes" : "no",
+		   ntohl(x->id.spi), slot, minesp_yes(direct),
 		   x->props.extra_flags & MINESP_XFLAG_CLOCK ? "clock" :
 							       "counter",
 		   sent, rcvd);
-	if (x->props.family == AF_INET6)
-		seq_printf(seq, "%-16pI6c", &x->id.daddr.in6);
+	seq_printf(seq, "%-3s %-5s ", minesp_yes(x->props.flags & XFRM_STATE_ESN),
+		   minesp_yes(x->props.extra_flags & MINESP_XFLAG_FRESH));
+	if (s)
+		seq_printf(seq, "%-7u %-10u %-7u %-6u ",
+			   (u32)div_u64(s->tick, NSEC_PER_USEC),
+			   (u32)div_u64(s->epoch, NSEC_PER_SEC), s->ahead, s->iv_sender);
 	else
-		seq_printf(seq, "%-16pI4", &x->id.daddr.a4);
+		seq_puts(seq, "-       -          -       -      ");
+	if (x->props.family == AF_INET6)
+		seq_printf(seq, "%-16pI6c %-16pI6c", &x->props.saddr.in6, &x->id.daddr.in6);
+	else
+		seq_printf(seq, "%-16pI4 %-16pI4", &x->props.saddr.a4, &x->id.daddr.a4);
 	seq_printf(seq, " %s\n", crypto_tfm_alg_name(crypto_aead_tfm(x->data)));
 	xfrm_state_put(x);
 	return 0;

@@ -96,8 +96,10 @@ def follows():
             if not i:
                 lib.wait_for("the clock", lambda: p.ticks(now()) > sn)
         said = p.a.listed()[lib.SPI["b"]]
-        lib.equal((said["SN"], said["last-sent"]), ("clock", str(sn)),
-                  "/proc/net/minesp")
+        wanted = {"SN": "clock", "last-sent": str(sn), "ESN": "no", "fresh": "no",
+                  "tick-us": "1000", "epoch": str(p.epoch), "ahead": "1000",
+                  "sender": "0", "source": p.a.address(4), "destination": p.b.address(4)}
+        lib.equal({k: said[k] for k in wanted}, wanted, "/proc/net/minesp")
         lib.equal(p.a.errors(), {}, "errors")
 
 

@@ -692,6 +692,16 @@ def problems():
         assert abs(out["sent"] - out["clock"]) < 10000, said
         shown = minesp("show", a).out
         assert re.search(r"out 0x[0-9a-f]{8}: \d+ packets, SN \d+, .*ago", shown), shown
+        # The kernel's SAs and the file do not agree.
+        conf = DIR / "a.conf"
+        text = conf.read_text()
+        conf.write_text(re.sub("Ahead = .*", f"Ahead = {out['ahead'] + 1}", text))
+        finds("the SA that sends has another Tick, Epoch or Ahead")
+        conf.write_text(text)
+        a.settings(sn_active=0)
+        said = minesp("check a", a).out
+        assert "a is up, and stands by" in said, said
+        a.settings(sn_active=1)
         # SAs of nobody
         a.ip(f"xfrm state add src {a.address(4)} dst {b.address(4)} proto esp spi 0x1000 "
              f"{lib.SUITE} {lib.XFLAG_COUNTER}")

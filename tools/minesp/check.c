@@ -57,6 +57,11 @@ unsigned int problems(const struct conf *conf, const struct state *s, FILE *to)
 		else if (dir == OUT && sa->clock != conf->clock)
 			tell(to, &n, "SNs come from a %s, not as the file says: minesp down %s, then up",
 			     sa->clock ? "clock" : "counter", conf->name);
+		else if (sa->tick && (sa->clock || sa->fresh) &&
+			 (sa->tick != conf->keys[g].tick || sa->epoch != conf->keys[g].epoch ||
+			  sa->ahead != conf->keys[g].ahead))
+			tell(to, &n, "the SA that %s has another Tick, Epoch or Ahead than the file: minesp down %s, then up",
+			     dir == OUT ? "sends" : "receives", conf->name);
 	}
 	return n;
 }
@@ -74,7 +79,8 @@ int cmd_check(int argc, char **argv)
 	state_policies(&s);
 	n = problems(conf, &s, stdout);
 	if (!n)
-		printf("%s is up\n", conf->name);
+		printf("%s is up%s\n", conf->name, conf->clock && stands_by() ?
+		       ", and stands by: net.minesp.sn_active is 0" : "");
 	free(conf);
 	return n != 0;
 }

@@ -133,7 +133,7 @@ void text_state(struct text *t, const struct conf *conf, int g, int dir, bool st
 		 * Only the lower half of an SN is sent. So the receiver has to know
 		 * about where the peer is; below that, since clocks differ.
 		 */
-		sn = ticks(keys, CLOCKS_DIFFER);
+		sn = ticks(keys->epoch, keys->tick, CLOCKS_DIFFER);
 		fprintf(t->to, " replay-seq 0x%x replay-seq-hi 0x%x", (uint32_t)sn,
 			(uint32_t)(sn >> 32));
 	}

@@ -153,7 +153,8 @@ void print_stock(const struct conf *peer);
 struct sa {
 	char dst[INET6_ADDRSTRLEN], suite[64];
 	uint32_t spi, reqid;
-	bool minimal, clock, direct;
+	bool minimal, clock, direct, fresh;
+	unsigned int tick, epoch, ahead;	/* 0 without clock and freshness */
 	uint64_t sent, received;		/* SNs */
 	uint64_t packets, replays, failed;
 	bool shown;
@@ -176,8 +177,9 @@ struct sa *state_find(const struct state *s, const struct conf *conf, int g, int
 bool policy_is_of(const struct policy *p, const struct conf *conf);
 unsigned int policies_there(const struct state *s, const struct conf *conf);
 bool module_loaded(void);
+bool stands_by(void);
 bool time_known(void);
-uint64_t ticks(const struct keys *keys, unsigned int ago);
+uint64_t ticks(unsigned int epoch, unsigned int tick, unsigned int ago);
 
 /* new.c */
 void check_secret_output(void);

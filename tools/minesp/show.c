@@ -24,6 +24,7 @@ static const struct {
 	{ "InNoMemory", "received, but no memory" },
 	{ "InCryptoError", "received, but the crypto API failed" },
 	{ "OutAhead", "not sent: more at once than Ahead, or more than one a tick on average" },
+	{ "OutStandby", "not sent: net.minesp.sn_active is 0, this gateway stands by" },
 	{ "OutExpired", "not sent: no SNs are left, make new keys" },
 	{ "OutTooBig", "not sent: with ESP too long for IP" },
 	{ "OutNoMemory", "not sent: no memory" },
@@ -36,22 +37,28 @@ static const struct {
 	{ "XfrmOutNoStates", "not sent: a policy wants ESP, and there is no SA" },
 };
 
-static void show_sa(const struct conf *conf, const struct sa *sa, int g, int dir)
+/* timed: the SN comes from a clock, and its tick and epoch are known. */
+static void show_sn(const struct sa *sa, uint64_t sn, bool timed)
 {
-	uint64_t sn = dir == OUT ? sa->sent : sa->received, now;
+	uint64_t now;
 
+	printf("%" PRIu64 " packets, SN %" PRIu64, sa->packets, sn);
+	if (!timed || !sa->tick || !sn)
+		return;
+	now = ticks(sa->epoch, sa->tick, 0);
+	if (sn > now)
+		printf(", %" PRIu64 " of %u ticks ahead of the clock", sn - now, sa->ahead);
+	else
+		printf(", %s ago", duration((now - sn) * (sa->tick / 1e6)));
+}
+
+static void show_sa(const struct sa *sa, int g, int dir)
+{
 	printf("  %s 0x%08x", dir == OUT ? "out" : "in ", sa->spi);
 	if (g != KEYS)
 		printf(" (%s)", generations[g]);
-	printf(": %" PRIu64 " packets, SN %" PRIu64, sa->packets, sn);
-	if (conf->clock && sn && (dir == OUT || conf->fresh)) {
-		now = ticks(&conf->keys[g], 0);
-		if (sn > now)
-			printf(", %" PRIu64 " of %u ticks ahead of the clock", sn - now,
-			       conf->keys[g].ahead);
-		else
-			printf(", %s ago", duration((now - sn) * (conf->keys[g].tick / 1e6)));
-	}
+	printf(": ");
+	show_sn(sa, dir == OUT ? sa->sent : sa->received, dir == OUT || sa->fresh);
 	if (dir == IN)
 		printf(", %s", sa->direct ? "direct" : "not direct");
 	if (sa->replays || sa->failed)
@@ -74,6 +81,8 @@ static void show_link(const struct conf *conf, const struct state *s)
 		       conf->esn ? "" : date(keys_end(&conf->keys[KEYS])));
 	printf("\n");
 	problems(conf, s, stdout);
+	if (conf->clock && stands_by())
+		printf("  stands by: net.minesp.sn_active is 0\n");
 	for (i = 0; i < conf->n_tunnels; i++)
 		printf("  tunnel %s - %s\n", conf->tunnels[i].local, conf->tunnels[i].peer);
 	for_each_sa(conf, g, dir) {
@@ -81,7 +90,7 @@ static void show_link(const struct conf *conf, const struct state *s)
 		if (!sa)
 			continue;
 		sa->shown = true;
-		show_sa(conf, sa, g, dir);
+		show_sa(sa, g, dir);
 	}
 }
 
@@ -110,8 +119,9 @@ static void json_link(const struct conf *conf, const struct state *s)
 		       dir == OUT ? "out" : "in", generations[g], sa->spi, sa->sent,
 		       sa->received, sa->packets, sa->replays, sa->failed,
 		       sa->direct ? "true" : "false");
-		if (conf->clock)
-			printf(",\"clock\":%" PRIu64, ticks(&conf->keys[g], 0));
+		if (sa->tick)
+			printf(",\"clock\":%" PRIu64 ",\"tick\":%u,\"epoch\":%u,\"ahead\":%u",
+			       ticks(sa->epoch, sa->tick, 0), sa->tick, sa->epoch, sa->ahead);
 		printf("}");
 		comma = ",";
 	}
@@ -152,11 +162,13 @@ static void show_others(const struct state *s)
 	const struct sa *sa;
 
 	for (sa = s->sas; sa < s->sas + s->n_sas; sa++)
-		if (sa->minimal && !sa->shown)
-			printf("of no link: 0x%08x to %s, %s, SNs from the %s, %" PRIu64
-			       " packets, SN %" PRIu64 "\n", sa->spi, sa->dst, sa->suite,
-			       sa->clock ? "clock" : "counter", sa->packets,
-			       sa->sent ?: sa->received);
+		if (sa->minimal && !sa->shown) {
+			printf("of no link: 0x%08x to %s, %s, SNs from the %s, ", sa->spi,
+			       sa->dst, sa->suite, sa->clock ? "clock" : "counter");
+			show_sn(sa, sa->sent ?: sa->received,
+				sa->sent ? sa->clock : sa->fresh);
+			printf("\n");
+		}
 }
 
 static int is_conf(const struct dirent *d)

@@ -81,20 +81,34 @@ static void list_sas(struct state *s)
 static void list_minimal(struct state *s)
 {
 	FILE *f = fopen("/proc/net/minesp", "re");
-	char line[512], direct[8], how[16];
+	char line[512], direct[8], how[16], fresh[8];
 	struct sa new, *sa;
+	int end;
 
+	if (f && fgets(line, sizeof(line), f) && !strstr(line, " tick-us "))
+		die("/proc/net/minesp: this program and the module differ in their versions");
 	while (f && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "0x%" SCNx32 " %*s %7s %15s %" SCNu64 " %" SCNu64 " %45s %63s",
-			   &new.spi, direct, how, &new.sent, &new.received, new.dst,
-			   new.suite) != 7)
+		new.tick = 0;
+		new.epoch = 0;
+		new.ahead = 0;
+		if (sscanf(line, "0x%" SCNx32 " %*s %7s %15s %" SCNu64 " %" SCNu64
+			   " %*s %7s %n", &new.spi, direct, how, &new.sent, &new.received,
+			   fresh, &end) != 6 ||
+		    sscanf(line + end, "%*s %*s %*s %*s %*s %45s %63s", new.dst,
+			   new.suite) != 2)
 			continue;
+		/* Each of them is - where there are none. */
+		sscanf(line + end, "%u %u %u", &new.tick, &new.epoch, &new.ahead);
 		sa = find(s, new.spi, new.dst);
 		if (!sa)
 			continue;
 		sa->minimal = true;
 		sa->direct = !strcmp(direct, "yes");
 		sa->clock = !strcmp(how, "clock");
+		sa->fresh = !strcmp(fresh, "yes");
+		sa->tick = new.tick;
+		sa->epoch = new.epoch;
+		sa->ahead = new.ahead;
 		sa->sent = new.sent;
 		sa->received = new.received;
 		strcpy(sa->suite, new.suite);
@@ -174,6 +188,15 @@ bool module_loaded(void)
 	return !access("/proc/net/minesp_stat", F_OK);
 }
 
+/* Does another gateway send in place of this one? See failover.rst. */
+bool stands_by(void)
+{
+	char line[16];
+
+	return read_line("/proc/sys/net/minesp/sn_active", line, sizeof(line)) &&
+	       line[0] == '0';
+}
+
 /* Has NTP, PTP or the like set the clock? */
 bool time_known(void)
 {
@@ -183,12 +206,12 @@ bool time_known(void)
 }
 
 /* The SN of the clock, some seconds ago */
-uint64_t ticks(const struct keys *keys, unsigned int ago)
+uint64_t ticks(unsigned int epoch, unsigned int tick, unsigned int ago)
 {
 	struct timespec now;
 	int64_t us;
 
 	clock_gettime(CLOCK_REALTIME, &now);
-	us = (now.tv_sec - (int64_t)keys->epoch - ago) * 1000000 + now.tv_nsec / 1000;
-	return us > 0 ? us / keys->tick : 0;
+	us = (now.tv_sec - (int64_t)epoch - ago) * 1000000 + now.tv_nsec / 1000;
+	return us > 0 ? us / tick : 0;
 }
