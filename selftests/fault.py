@@ -26,6 +26,7 @@ from lib import (
     debugfs,
     kmod,
     libc,
+    nat,
     request,
     scapy_peer,
     spare,
@@ -218,8 +219,19 @@ class Wire:
         return seen
 
 
-def sending(mode, inner, outer, suite):
-    with scapy_peer.suite_peer(mode, inner, outer, suite) as p, faults():
+@contextlib.contextmanager
+def peer(mode, inner, outer, suite, udp):
+    """A peer, and the headers between its IP and its ESP."""
+    with lib.hosts() as (a, b), nat.ike(a, outer), contextlib.closing(
+            scapy_peer.SuitePeer(a, b, mode, inner, outer, suite,
+                                 words=nat.WORDS if udp else "")) as p:
+        p.between = udp and (scapy_peer.UDP(
+            sport=nat.PORT, dport=nat.PORT, **{} if outer == 6 else {"chksum": 0}),)
+        yield p
+
+
+def sending(*args):
+    with peer(*args) as p, faults():
         wire = Wire(p.a)
         page = os.memfd_create("page")
         os.write(page, SECRET * 80)
@@ -254,9 +266,8 @@ def tun(host):
             yield fd
 
 
-def receiving(mode, inner, outer, suite):
-    with scapy_peer.suite_peer(mode, inner, outer, suite) as p, faults(), \
-            tun(p.a) as fd:
+def receiving(mode, inner, outer, *args):
+    with peer(mode, inner, outer, *args) as p, faults(), tun(p.a) as fd:
         p.app.setblocking(False)
 
         def write():
@@ -272,7 +283,7 @@ def receiving(mode, inner, outer, suite):
 
             def make():
                 esp = p.esp(payload, nh)
-                packet = p.frame(esp if good else scapy_peer.spoilt(esp))
+                packet = p.frame(esp if good else scapy_peer.spoilt(esp), p.between)
                 ip[:] = map(bytes, fragment(packet, cut) if cut else [packet])
 
             make()
@@ -360,8 +371,9 @@ def cases():
     debugfs.path("failslab")
     known = dict(suites.explicit_iv())
     # Modes and suites know nothing of each other.
-    chosen = [("AES-GCM-16 128", mode) for mode in lib.MODES]
-    chosen += [("cbc(aes) 128, hmac(sha256)", mode) for mode in lib.MODES[::5]]
+    chosen = [("AES-GCM-16 128", mode, ()) for mode in lib.MODES]
+    chosen += [("cbc(aes) 128, hmac(sha256)", mode, ()) for mode in lib.MODES[::5]]
+    chosen += [("AES-GCM-16 128", mode, ("in UDP",)) for mode in lib.MODES[::3]]
     for i in range(ROUNDS):
         n = f", round {i + 1}" if ROUNDS > 1 else ""
         yield f"adding SAs, seed {lib.SEED}{n}", adding
@@ -369,10 +381,10 @@ def cases():
         yield f"making namespaces{n}", namespaces
         first = random.randint(1, 3)
         yield f"loading the module, from {first}{n}", lambda f=first: loading(f)
-        for name, mode in chosen:
+        for name, mode, udp in chosen:
             for what in (sending, receiving):
-                yield (f"{what.__name__}, {name}, {mode}{n}",
-                       lambda w=what, s=known[name], m=mode: w(*m, s))
+                yield (", ".join((what.__name__, name, str(mode), *udp)) + n,
+                       lambda w=what, s=known[name], m=mode, u=udp: w(*m, s, u))
         yield f"many fragments{n}", silent
         yield f"at random{n}", lambda: at_random(*lib.MODES[2])
         for mode in lib.MODES[:2]:

@@ -151,15 +151,15 @@ class Peer:
 
 class SuitePeer(Peer):
     """A peer with any suite, which seals by itself and not by Scapy. esn: the upper
-    half of ESNs; 0 for no ESN."""
+    half of ESNs; 0 for no ESN. words: added to the SAs."""
 
-    def __init__(self, a, b, mode, inner, outer, suite, esn=0, window=32):
+    def __init__(self, a, b, mode, inner, outer, suite, esn=0, window=32, words=""):
         self.suite = suite
         self.block = suite.block
         self.high = struct.pack(">I", esn) if esn else b""
-        super().__init__(
-            a, b, mode, inner, outer, window, suite=suite.words, words=esn and
-            f"flag esn replay-seq-hi {esn} replay-oseq-hi {esn}" or "")
+        if esn:
+            words += f" flag esn replay-seq-hi {esn} replay-oseq-hi {esn}"
+        super().__init__(a, b, mode, inner, outer, window, words, suite.words)
 
     def seal(self, plain):
         return self.suite.seal(struct.pack(">II", plain.spi, plain.seq),
