@@ -5,9 +5,9 @@
 #include "minesp.h"
 
 /*
- * In one piece of memory: this, the IV, the request, the scatterlist. In @aad the
- * associated data lies beside the packet. That is needed with ESN, where the upper half
- * of the SN is in its middle but is not sent (RFC 4303 2.2.1).
+ * One piece of memory holds this struct, the IV, the request and the scatterlist. @aad
+ * holds the associated data where it is not part of the packet: with ESN, the upper
+ * half of the SN is in its middle but is not sent (RFC 4303 2.2.1).
  */
 struct minesp_op {
 	struct sk_buff *skb;
@@ -64,8 +64,8 @@ void minesp_crypt_exit(void)
  * skb_cow_data() does all of it. But it copies to a buffer that is larger than needed, and
  * so twice as large in many cases, and the kernel clears all of it first.
  *
- * Pages may be shared with a file or with their sender in ways that no flag of the skb
- * tells. So they are always copied.
+ * Pages may be shared with a file or with their sender, and no flag of the skb says so.
+ * So pages are always copied.
  *
  * Return: the number of buffers, for minesp_crypt(); or -ENOMEM.
  */

@@ -4,18 +4,19 @@
  *
  * xfrm_input() puts such a packet into a queue: in transport mode into that of a work
  * item, in tunnel mode into that of GRO or, on a device without GRO, into the backlog.
- * So packets within packets do not use up the stack. But a work item costs more than
- * decrypting a small packet, and each of the queues loses packets when it is full.
+ * The queue keeps packets within packets from using up the stack. But a work item costs
+ * more than decrypting a small packet, and each of the queues loses packets when it is
+ * full.
  *
- * The last thing that xfrm_input() does before is to ask the protocol handlers whether
- * they mind. minesp_deliver_cb() answers with an error, and keeps a reference. So
- * xfrm_input() gives up the packet, and minesp_deliver_input() delivers it when
- * xfrm_input() has returned. What the packet meets on its way is the same: PREROUTING in
- * transport mode, the device that it came from in tunnel mode. A packet that would meet
- * GRO still goes there.
+ * Before it queues the packet, xfrm_input() calls the protocol handlers.
+ * minesp_deliver_cb() takes a reference, and returns an error. So xfrm_input() gives up
+ * the packet, and minesp_deliver_input() delivers it when xfrm_input() has returned.
+ * The packet takes the same way as from the queue: by PREROUTING in transport mode, by
+ * the device that it came from in tunnel mode. A packet that would go to GRO still goes
+ * there.
  *
- * The stack is safe. While a CPU delivers a packet, it delivers no other one: what is
- * within it goes to xfrm_input()'s queues.
+ * The stack is safe, because a CPU delivers one packet at a time. A packet within that
+ * packet goes to xfrm_input()'s queues.
  */
 #include <linux/ip.h>
 #include <linux/module.h>

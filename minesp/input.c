@@ -14,12 +14,12 @@
 #include "minesp.h"
 
 /*
- * xfrm_input() takes the SA from the secpath, rather than to look it up, if it finds
- * XFRM_GRO there; on kernels that do not know that, if the encap_type is -2.
+ * xfrm_input() takes the SA from the secpath, instead of looking it up, if it finds
+ * XFRM_GRO there. Kernels that do not know this mark do so if the encap_type is -2.
  */
 static int direct_encap_type __read_mostly;
 
-/* Does it do so? Until that is known, GRO is left alone. */
+/* Whether this kernel does so. GRO is not used until this is known. */
 static enum { DIRECT_UNKNOWN, DIRECT_WORKS, DIRECT_NOT } direct __read_mostly;
 
 /**
@@ -31,8 +31,9 @@ bool minesp_direct_works(void)
 }
 
 /*
- * The ICV has been checked: @err tells. Then, and only then, the trailer.
- * -EINPROGRESS is for a dummy packet (RFC 4303 2.6), which is the caller's to free.
+ * Finish a packet after its ICV has been checked. @err is the result of that check.
+ * Only read the trailer if the ICV was right. Return -EINPROGRESS for a dummy packet
+ * (RFC 4303 2.6), which the caller has to free.
  */
 static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 {
@@ -54,7 +55,7 @@ static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 	if (unlikely(err))
 		return err;
 
-	/* What VTI takes before decryption, it has to find again. */
+	/* A packet that VTI took before decryption must go to VTI the next time, too. */
 	if (!XFRM_TUNNEL_SKB_CB(skb)->tunnel.ip4)
 		minesp_sad_learn(minesp_sa(x), x->id.spi);
 
@@ -73,19 +74,19 @@ static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 		minesp_stat_inc(mn, MINESP_IN_PAD_LENGTH);
 		return -EINVAL;
 	}
-	/* Since skb_cow_data() all of it is the packet's own: that cannot fail. */
+	/* This cannot fail, because minesp_own() has made the packet's memory its own. */
 	pskb_trim_unique(skb, skb->len - taillen);
 	__skb_pull(skb, hlen);
 
 	/*
-	 * A dummy ends without a trace in any error counter: the packet, and the
-	 * device reference that xfrm_input() took around our call, are ours to end
-	 * once it hears -EINPROGRESS.
+	 * No error counter counts a dummy packet. After -EINPROGRESS, xfrm_input()
+	 * leaves to us the packet, and the device reference that it took before it
+	 * called us.
 	 *
-	 * Only xfrm_input() can enter an SN in the replay window, so a dummy does
-	 * not get there. Hence it must not count against the SA's lifetime either:
-	 * whoever replays one would wear the SA out. All they gain is another one
-	 * discarded.
+	 * Only xfrm_input() can enter an SN in the replay window, so the SN of a dummy
+	 * is not entered. Therefore a dummy must not count against the SA's lifetime.
+	 * Otherwise an attacker could wear out the SA by replaying a dummy. A replayed
+	 * dummy is only discarded again.
 	 */
 	if (trailer[1] == IPPROTO_NONE) {
 		minesp_stat_inc(mn, MINESP_IN_DUMMIES);
@@ -93,9 +94,9 @@ static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 		return -EINPROGRESS;
 	}
 	/*
-	 * Hop-by-hop options cannot follow ESP. And without CONFIG_NETFILTER,
-	 * what we return goes back to IPv4, negated: 0 would mean that the packet
-	 * is gone, and -EINVAL that no handler wants it.
+	 * Hop-by-hop options cannot follow ESP. Without CONFIG_NETFILTER, IPv4 gets our
+	 * return value, negated. It takes 0 to mean that the packet is gone, and
+	 * -EINVAL to mean that no handler wants the packet.
 	 */
 	if (unlikely(trailer[1] == IPPROTO_HOPOPTS ||
 		     (!IS_ENABLED(CONFIG_NETFILTER) && trailer[1] == EINVAL))) {
@@ -112,8 +113,8 @@ static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 			WRITE_ONCE(minesp_sa(x)->nested, true);
 	}
 	/*
-	 * GRO compares the hash, but no secpaths. So it does not merge the packet with
-	 * that of another SA, whose selector may not allow it.
+	 * GRO compares hashes, but not secpaths. A hash for each SA keeps GRO from
+	 * merging packets of different SAs, whose selectors may differ.
 	 */
 	if (x->props.mode == XFRM_MODE_TUNNEL || skb_sec_path(skb)->olen)
 		skb->hash ^= minesp_sa(x)->gro_hash;
@@ -136,12 +137,12 @@ static void minesp_input_done(crypto_completion_data_t *data, int err)
 }
 
 /*
- * esp4_offload and esp6_offload take ESP wherever GRO finds it: before IP has cut off
- * what Ethernet has padded, has asked whether the packet is for this host at all, and
- * has come to what is in a tunnel. Headers that nobody has authenticated would pass for
- * what was inside ESP, and packets that this host has sent could be sent back to be
- * decrypted. So it goes back without its SA, and comes again by way of IP; with the
- * mark that it was found by, as far as that is known.
+ * esp4_offload and esp6_offload take ESP from GRO. GRO runs before IP has cut off
+ * Ethernet's padding, before IP has checked that the packet is for this host, and
+ * before the packet has left a tunnel. Headers that nobody has authenticated could then
+ * pass for headers from inside ESP, and packets that this host has sent could be sent
+ * back to be decrypted. So give the packet back without its SA. It comes again by way
+ * of IP, with the mark by which its SA was found, as far as the mark is known.
  */
 static int minesp_input_again(struct xfrm_state *x, struct sk_buff *skb)
 {
@@ -157,10 +158,10 @@ static int minesp_input_again(struct xfrm_state *x, struct sk_buff *skb)
 }
 
 /*
- * What minesp_direct_prepare() told xfrm_input() has had its effect. The SA's mark is set
- * after the look-up, as xfrm_input() does: SAs within this one are looked up by the
- * mark that the packet came with. A packet that came by GRO stays marked as such: that
- * makes xfrm_input() give it back to GRO.
+ * Clear what minesp_direct_prepare() has told xfrm_input(), which has used it. Set the
+ * SA's mark only now, as xfrm_input() does: it looks up SAs within this one by the mark
+ * that the packet came with. A packet from GRO keeps XFRM_GRO, so that xfrm_input()
+ * gives it back to GRO.
  */
 static void minesp_input_direct(struct xfrm_state *x, struct sk_buff *skb,
 				struct sec_path *sp)
@@ -191,8 +192,8 @@ static void minesp_input_direct(struct xfrm_state *x, struct sk_buff *skb,
  * @skb: data and transport header at the ESP header. Paged, cloned, fragmented:
  *	 all welcome.
  *
- * Called by xfrm_input(), bottom halves off, between the two checks of the
- * replay window.
+ * xfrm_input() calls this between its two checks of the replay window, with bottom
+ * halves off.
  *
  * Return: the Next Header; -EINPROGRESS, the packet then being gone or on its
  * way; or an error, and the caller drops the packet: -EBADMSG when the ICV is
@@ -221,7 +222,7 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 
 	err = minesp_own(skb, 0, &trailer);
 	if (likely(err >= 0)) {
-		/* What the device summed up is not what we pass on. */
+		/* The device's checksum covers the ciphertext. */
 		skb->ip_summed = CHECKSUM_NONE;
 		err = minesp_crypt(x, skb, ip_esp_hdr(skb), err,
 				   XFRM_SKB_CB(skb)->seq.input.hi,
@@ -232,9 +233,9 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 	err = minesp_input_end(x, skb, err);
 	if (err == -EINPROGRESS)
 		/*
-		 * With the secpath that holds x; and a little later, since
-		 * xfrm_input() of 6.1 still looks at skb->dev if an outer SA was
-		 * asynchronous.
+		 * This frees the secpath, too, which holds x. It does so a little
+		 * later, because xfrm_input() of 6.1 still reads skb->dev if an outer
+		 * SA was asynchronous.
 		 */
 		dev_consume_skb_irq(skb);
 	return err;
@@ -246,7 +247,7 @@ static unsigned int minesp_daddr_offset(u16 family)
 				    offsetof(struct iphdr, daddr);
 }
 
-/* What xfrm_input() wants to know before it looks up an SA by the SPI that it reads. */
+/* Set what xfrm_input() needs to look up an SA by the packet's SPI. */
 static void minesp_input_begin(struct sk_buff *skb, u16 family)
 {
 	XFRM_TUNNEL_SKB_CB(skb)->tunnel.ip4 = NULL;
@@ -271,7 +272,7 @@ bool minesp_direct_prepare(struct sk_buff *skb, struct xfrm_state *x, __be32 seq
 	const void *daddr = skb_network_header(skb) + minesp_daddr_offset(family);
 	struct sec_path *sp;
 
-	/* What the kernel's look-up asks for, too. */
+	/* The kernel's look-up checks the same. */
 	if (READ_ONCE(x->km.state) != XFRM_STATE_VALID ||
 	    x->props.family != family ||
 	    !xfrm_addr_equal(&x->id.daddr, daddr, family) ||
@@ -297,7 +298,7 @@ bool minesp_direct_prepare(struct sk_buff *skb, struct xfrm_state *x, __be32 seq
  * @mn: its namespace
  * @encap_type: UDP_ENCAP_ESPINUDP or 0
  *
- * That makes xfrm_input() skip its look-up and nothing else.
+ * xfrm_input() skips its look-up, and does everything else.
  *
  * Return: what xfrm_input() returns
  */
@@ -308,11 +309,11 @@ int minesp_direct_input(struct sk_buff *skb, struct minesp_net *mn, int encap_ty
 }
 
 /*
- * From the SPI to the SA. -EINVAL passes the packet on.
+ * Find the SA by the SPI. -EINVAL passes the packet to the next handler.
  *
- * If the table does not have the SA, xfrm_input() looks it up, and is called from here,
- * too. So the packet is delivered in the same way as those that follow it, and they do
- * not overtake it.
+ * If the table does not have the SA, call xfrm_input() to look it up. The packet is
+ * then delivered in the same way as the packets that follow it, so they do not overtake
+ * it.
  */
 static int minesp_rcv_direct(struct sk_buff *skb, u16 family, int encap_type)
 {
@@ -321,16 +322,23 @@ static int minesp_rcv_direct(struct sk_buff *skb, u16 family, int encap_type)
 	__be32 spi, seq;
 
 	/*
-	 * The mark speaks for the first SA of a secpath, so there must be none yet. With
-	 * a secpath, XFRM interfaces have to check the policies for the outer packet.
+	 * XFRM_GRO refers to the first SA of a secpath, so there must be no secpath
+	 * yet. With one, XFRM interfaces have to check the policies for the outer
+	 * packet.
 	 */
 	if (xfrm_parse_spi(skb, IPPROTO_ESP, &spi, &seq) || secpath_exists(skb))
 		return -EINVAL;
-	/* Where an encap_type of -2 stands for the mark, it leaves no room for another. */
+	/*
+	 * On kernels that need an encap_type of -2, there is no room for that of ESP in
+	 * UDP.
+	 */
 	if (likely(READ_ONCE(direct) != DIRECT_NOT) &&
 	    (!encap_type || !READ_ONCE(direct_encap_type))) {
 		x = minesp_sad_find(mn, spi);
-		/* Crypto may outlive the RCU section that holds the dst for us. */
+		/*
+		 * Asynchronous crypto may outlive the RCU section that protects the
+		 * dst.
+		 */
 		if (x && skb_dst_force(skb) &&
 		    minesp_direct_prepare(skb, x, seq, family, MINESP_DIRECT))
 			return minesp_direct_input(skb, mn, encap_type);
@@ -365,7 +373,7 @@ static int minesp6_rcv_encap(struct sk_buff *skb, int nexthdr, __be32 spi,
 	return minesp_rcv_direct(skb, AF_INET6, encap_type);
 }
 
-/* The rest of a handler that takes part in receiving only. */
+/* What a protocol handler does at a step in which it takes no part. */
 static int minesp_pass_input(struct sk_buff *skb, int nexthdr, __be32 spi,
 			     int encap_type)
 {
@@ -378,8 +386,8 @@ static int minesp_pass_cb(struct sk_buff *skb, int err)
 }
 
 /*
- * Does an ICMP message quote a packet of an SA here, be it minimal or stock? Those
- * of an XFRM interface are its own business.
+ * Whether an ICMP message quotes a packet of an SA here, minimal or stock. XFRM
+ * interfaces handle the messages for their own SAs.
  */
 static bool minesp_quoted(struct sk_buff *skb, const void *daddr,
 			  const struct ip_esp_hdr *esph, u16 family)
@@ -440,12 +448,12 @@ static int minesp_pass(struct sk_buff *skb)
 }
 
 /*
- * Three protocol handlers in each family. The first leads from the SPI straight
- * to the SA. It stands above those of XFRM interfaces, which only look at a
- * packet when it has been decrypted, and below VTI's, which take a packet
- * before. What it does not find is left to the chain. The second one takes decrypted
- * packets back to deliver them, if they do not belong to an XFRM interface. The last
- * one stands in for esp4 and esp6, and only sees packets on a host that has neither.
+ * There are three protocol handlers in each family. The first one finds the SA by the
+ * SPI. Its priority is above that of XFRM interfaces, which only handle decrypted
+ * packets, and below that of VTI, which takes packets before decryption. It leaves to
+ * the other handlers what it does not take. The second one takes back decrypted packets
+ * that do not belong to an XFRM interface, and delivers them. The third one replaces
+ * esp4 and esp6 on a host that has neither.
  */
 #define MINESP_PROTOCOLS(v)						\
 static struct xfrm##v##_protocol minesp##v##_protocols[] = { {		\
@@ -495,7 +503,7 @@ int minesp_protocols_register(void)
 /**
  * minesp_protocols_unregister - undo minesp_protocols_register()
  *
- * What was not registered is none of its business, and no error.
+ * Deregistering a handler that was never registered is harmless.
  */
 void minesp_protocols_unregister(void)
 {

@@ -17,7 +17,7 @@ static int __init minesp_init(void)
 {
 	int err;
 
-	/* See minesp_exit(): this kernel could not wait for tasks there. */
+	/* minesp_exit() could not wait for tasks on such a kernel. */
 	if (IS_ENABLED(CONFIG_PREEMPTION) && !IS_ENABLED(CONFIG_TASKS_RCU)) {
 		pr_info("cannot be unloaded on a kernel without CONFIG_TASKS_RCU\n");
 		__module_get(THIS_MODULE);
@@ -33,7 +33,10 @@ static int __init minesp_init(void)
 		err = -EBUSY;
 	if (err)
 		goto netns;
-	/* Last: from here on SAs hold the module, so nothing may fail after. */
+	/*
+	 * Do this last: SAs hold the module from here on, so nothing may fail
+	 * afterwards.
+	 */
 	err = minesp_types_register();
 	if (err)
 		goto protocols;
@@ -52,12 +55,13 @@ static void __exit minesp_exit(void)
 	minesp_offload_disable();
 	minesp_protocols_unregister();
 	/*
-	 * No minimal SA is left: each one holds a reference on the module. But
-	 * a task may still be on the last instructions of our code, after the
-	 * reference went that it relied on: minesp_hand_over() gives one up,
-	 * and a sender whose packet completed on another CPU may find its SA
-	 * gone. Both run in process context and may be preempted there, so RCU
-	 * proper does not wait for them. Neither sleeps after that point.
+	 * No minimal SA is left, because each one holds a reference to the module. But
+	 * a task may still run the last instructions of our code after the reference
+	 * that it relied on is gone. There are two such cases: minesp_hand_over() gives
+	 * up a reference, and a sender's SA may go away when its packet completes on
+	 * another CPU. Both run in process context and may be preempted there, so plain
+	 * RCU does not wait for them. Neither sleeps after that point, so RCU tasks
+	 * does.
 	 */
 	synchronize_rcu_tasks();
 	minesp_netns_unregister();

@@ -109,10 +109,10 @@ static void __net_exit minesp_net_exit(struct net *net)
 	minesp_sysctl_exit(mn);
 	minesp_stats_exit(net);
 	/*
-	 * A packet whose crypto is under way needs the namespace to its end, for
-	 * dst_ops, counters, hooks; and unless it has a socket it holds none of
-	 * that. One that comes yet, from a policy's queue or from an SA of
-	 * another kind, is dropped.
+	 * A packet in asynchronous crypto needs the namespace until it ends, for
+	 * dst_ops, counters and hooks. Unless it has a socket, it does not hold the
+	 * namespace. So wait for such packets. After this point, a packet that needs
+	 * asynchronous crypto is dropped.
 	 */
 	percpu_ref_kill(&mn->async);
 	wait_for_completion(&mn->async_ended);

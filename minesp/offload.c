@@ -9,7 +9,7 @@
  * Receiving: GRO finds the SA by its SPI before IP sees the packet, and finds the decrypted
  * packet once more, to merge it with others. GRO runs before IP has cut off what Ethernet
  * pads, has asked whether the packet is for this host, and has come to what is in a tunnel.
- * So minesp_gro() asks for all of it.
+ * So minesp_gro() checks all of this itself.
  *
  * Both need the slot for ESP in the tables of GSO and GRO. There is one in each family, and
  * stock SAs need esp4_offload and esp6_offload in it. So minesp takes the slot when offload
@@ -63,7 +63,10 @@ static struct minesp_slot {
 static DEFINE_MUTEX(minesp_offload_lock);
 static bool minesp_offload_done;
 
-/* Is the address of the packet one of this host's? An SA may have outlived its address. */
+/*
+ * Whether the packet is for an address of this host. An SA may have outlived its
+ * address.
+ */
 static bool minesp_gro_local(const struct sk_buff *skb, u16 family)
 {
 	const struct net_device *dev = skb->dev;
@@ -79,7 +82,7 @@ static bool minesp_gro_local(const struct sk_buff *skb, u16 family)
 	       ipv6_chk_addr(dev_net(dev), &ipv6_hdr(skb)->daddr, dev, 0);
 }
 
-/* May ESP have this packet from GRO, or is IP to look at it first? */
+/* Whether ESP may take this packet from GRO. Otherwise IP has to look at it first. */
 static bool minesp_gro_plain(const struct sk_buff *skb, u16 family)
 {
 	const struct net_device *dev = skb->dev;
@@ -185,7 +188,7 @@ static void minesp_xmit_done(crypto_completion_data_t *data, int err)
 	struct minesp_net *mn = minesp_sa(x)->mn;
 	struct net_device *dev = skb->dev;
 
-	/* A device that is being closed waits for those who have found it running. */
+	/* Closing a device waits for RCU readers that have found it running. */
 	rcu_read_lock();
 	if (minesp_output_end(x, skb, err)) {
 		XFRM_INC_STATS(xs_net(x), LINUX_MIB_XFRMOUTSTATEPROTOERROR);
@@ -213,16 +216,16 @@ static int minesp_xmit(struct xfrm_state *x, struct sk_buff *skb,
 	struct net_device *dev = skb->dev;
 	int err;
 
-	/* GRE leaves its checksum to a device that has told it that it makes checksums. */
+	/* GRE leaves its checksum to a device that offers to compute it. */
 	if (unlikely(skb->ip_summed == CHECKSUM_PARTIAL)) {
 		err = skb_checksum_help(skb);
 		if (err)
 			return err;
 	}
-	/* The inner headers are ciphertext soon. */
+	/* The inner headers are about to become ciphertext. */
 	skb->encapsulation = 0;
 
-	/* The packet has no dst any more that holds it for minesp_xmit_done(). */
+	/* The packet no longer has a dst that holds the device for minesp_xmit_done(). */
 	dev_hold(dev);
 	err = minesp_encrypt(x, skb, xo->proto, true, minesp_xmit_done);
 	if (err != -EINPROGRESS)
@@ -239,7 +242,7 @@ const struct xfrm_type_offload minesp_type_offload = {
 	.xmit = minesp_xmit,
 };
 
-/* Split what minesp_encap() has been given, behind ESP header and IV. */
+/* Split the large packet that minesp_encap() was given, behind ESP header and IV. */
 static struct sk_buff *minesp_gso_segment(struct sk_buff *skb,
 					  netdev_features_t features,
 					  const struct minesp_slot *s)
@@ -308,7 +311,10 @@ static int minesp_slot_take(struct minesp_slot *s)
 		err = -EBUSY;
 	} else {
 		s->owner = type->owner;
-		/* Pinned: so it stays there until we replace it. */
+		/*
+		 * The stock module is pinned, so its pointer stays there until we
+		 * replace it.
+		 */
 		s->stock = READ_ONCE(*s->slot);
 		/* s->stock is set before anybody is in our callbacks. */
 		smp_store_release(s->slot, &s->ours);
@@ -344,7 +350,8 @@ int minesp_offload_enable(void)
 /**
  * minesp_offload_disable - undo minesp_offload_enable(), if it has been called
  *
- * From here on that does nothing: net.minesp.offload may still be set.
+ * minesp_offload_enable() does nothing afterwards, although net.minesp.offload may be
+ * set.
  */
 void minesp_offload_disable(void)
 {
@@ -356,7 +363,7 @@ void minesp_offload_disable(void)
 	for (s = slots; s < slots + ARRAY_SIZE(slots); s++)
 		if (s->stock)
 			WRITE_ONCE(*s->slot, s->stock);
-	/* Nobody is in our callbacks afterwards, or in the stock ones through them. */
+	/* Afterwards no CPU runs our callbacks, or the stock ones through them. */
 	synchronize_net();
 	for (s = slots; s < slots + ARRAY_SIZE(slots); s++)
 		if (s->stock)

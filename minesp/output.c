@@ -89,7 +89,10 @@ int minesp_encrypt(struct xfrm_state *x, struct sk_buff *skb, u8 next, bool xmit
 		return -EMSGSIZE;
 	}
 
-	/* Linear, ours alone, with room for the trailer: mostly it is already. */
+	/*
+	 * Make the packet linear, our own, and long enough for the trailer. Mostly it
+	 * is.
+	 */
 	nfrags = minesp_own(skb, taillen, &trailer);
 	if (unlikely(nfrags < 0))
 		return minesp_output_end(x, skb, nfrags);
@@ -141,9 +144,9 @@ int minesp_output(struct xfrm_state *x, struct sk_buff *skb)
 				 minesp_output_done);
 
 	/*
-	 * A full queue in the cipher is congestion, not a fault. Only here may
-	 * we say so: xfrm_output_resume() takes what is above 0 for a packet
-	 * that has not been transformed yet.
+	 * A full queue of the cipher is congestion, not an error. Only this function
+	 * may say so, because xfrm_output_resume() takes a value above 0 to mean that
+	 * the packet has not been transformed yet.
 	 */
 	return err == -ENOSPC ? NET_XMIT_DROP : err;
 }

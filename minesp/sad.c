@@ -2,10 +2,10 @@
 /*
  * The SAD as RFC 9333 section 3 has it: from the SPI straight to the SA.
  *
- * Per namespace a table that bits of the SPI index. A slot holds an inbound SA
- * that has proved itself, by a packet whose ICV was right; so outbound SAs stay
- * out, and nobody on the network can fill the table. Whatever is not in its
- * slot is found the kernel's way.
+ * Each namespace has a table that bits of the SPI index. A slot holds an inbound SA
+ * that has received a packet with a right ICV. So outbound SAs stay out of the table,
+ * and nobody on the network can fill it. The kernel's look-up finds the SAs that are
+ * not in their slots.
  *
  * Lifetime. A reader that has found a struct minesp_sa in a slot may look at it
  * until its RCU section ends: minesp_destroy() frees it a grace period after
@@ -70,9 +70,9 @@ static struct minesp_sad *minesp_sad_alloc(u32 slots)
  * @mn: the namespace
  * @slots: a power of two
  *
- * SAs find their way into the new table with their next packet. Before the
- * first minimal SA there is no table, and this only takes note, if there is memory
- * for one.
+ * Each SA enters the new table with its next packet. Before the first minimal SA there
+ * is no table. This function then only notes the size, if there is memory for such a
+ * table.
  *
  * Return: 0, or -ENOMEM, and nothing has changed then.
  */
@@ -91,8 +91,8 @@ int minesp_sad_resize(struct minesp_net *mn, u32 slots)
 					  lockdep_is_held(&mn->sad_lock));
 	spin_unlock(&mn->sad_lock);
 	/*
-	 * Wait, rather than have the old table freed some time later: whoever
-	 * changes the size in a loop would pile up tables.
+	 * Wait, instead of freeing the old table later. Otherwise a user who changes
+	 * the size in a loop would pile up tables.
 	 */
 	if (used)
 		synchronize_rcu();
@@ -101,12 +101,12 @@ int minesp_sad_resize(struct minesp_net *mn, u32 slots)
 }
 
 /**
- * minesp_sad_add - a minimal SA is born
+ * minesp_sad_add - add a minimal SA
  * @sa: the SA; not visible to anybody yet
  *
- * The first one in a namespace makes the table. Without the memory for it, or
- * if its size is changed just then, SAs are found the kernel's way, and the next
- * one tries again.
+ * The first SA of a namespace makes the table. If there is no memory for it, or if its
+ * size changes meanwhile, the kernel's look-up finds the SAs, and the next SA tries
+ * again.
  *
  * Return: 0, or -ENOMEM.
  */
@@ -136,7 +136,7 @@ int minesp_sad_add(struct minesp_sa *sa)
 }
 
 /**
- * minesp_sad_del - a minimal SA dies
+ * minesp_sad_del - remove a minimal SA
  * @sa: the SA, without any reference; afterwards no reader finds its state, and
  *	after a grace period none finds @sa
  */
@@ -175,7 +175,7 @@ static struct xfrm_state *minesp_sad_hold(struct minesp_sa *sa)
 	return x;
 }
 
-/* Is the SA on its way out, though it has not been destroyed yet? */
+/* Whether the SA is dead, or about to be destroyed */
 static bool minesp_sad_gone(struct minesp_sa *sa)
 {
 	bool gone;
@@ -187,11 +187,12 @@ static bool minesp_sad_gone(struct minesp_sa *sa)
 }
 
 /**
- * minesp_sad_learn - an SA has proved itself by a packet
+ * minesp_sad_learn - enter an SA that has received a packet with a right ICV
  * @sa: the SA, referenced by the packet
  * @spi: its SPI
  *
- * Called with bottom halves off. A slot that a living SA has is left to it.
+ * The caller has bottom halves off. Keep the slot's current owner while that SA is
+ * alive.
  */
 void minesp_sad_learn(struct minesp_sa *sa, __be32 spi)
 {
@@ -277,9 +278,9 @@ static void *minesp_sad_seq_at(struct seq_file *seq, loff_t *pos)
 }
 
 /*
- * Whoever may list the SAs with ip xfrm state may read this file, too. That is not left
- * to the file's mode: the root of a user namespace does not own the files in
- * /proc/net.
+ * A user who may list the SAs with ip xfrm state may also read this file. The file's
+ * mode cannot express that, because the root of a user namespace does not own the files
+ * in /proc/net.
  */
 static void *minesp_sad_seq_start(struct seq_file *seq, loff_t *pos)
 	__acquires(RCU)
@@ -293,7 +294,7 @@ static void *minesp_sad_seq_start(struct seq_file *seq, loff_t *pos)
 
 static void *minesp_sad_seq_next(struct seq_file *seq, void *v, loff_t *pos)
 {
-	/* There may be many, and grace periods have to end. */
+	/* There may be many SAs, so let grace periods end in between. */
 	rcu_read_unlock();
 	cond_resched();
 	rcu_read_lock();

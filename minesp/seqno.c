@@ -94,7 +94,7 @@ static s64 minesp_offset(void)
 
 /*
  * The clock for making an SN: nanoseconds since 1970, never less than it was for
- * one before. Whoever sees first that it was set takes note.
+ * one before. The first caller that sees that the clock was set notes the new offset.
  */
 static u64 minesp_clock_sn(struct minesp_net *mn)
 {
@@ -179,7 +179,7 @@ static enum hrtimer_restart minesp_seqno_timer(struct hrtimer *timer)
 	return HRTIMER_RESTART;
 }
 
-/* Tick and epoch belong to the key; who changes them is told so. */
+/* Tick and epoch belong to the key. Warn a user who changes them. */
 static void minesp_seqno_changed(struct minesp_net *mn, u64 tick, u64 epoch,
 				 struct netlink_ext_ack *extack)
 {
@@ -199,12 +199,13 @@ static void minesp_seqno_changed(struct minesp_net *mn, u64 tick, u64 epoch,
 }
 
 /**
- * minesp_seqno_init - choose how an SA makes SNs and what it thinks of old ones
+ * minesp_seqno_init - choose how an SA makes SNs, and whether received ones have to be
+ * fresh
  * @sa: the SA
  * @x: its state; extra_flags gets the bits of what was chosen
  * @extack: receives the reason of a refusal, or a warning
  *
- * What it starts, minesp_seqno_exit() ends, also after an error.
+ * The caller must call minesp_seqno_exit() in the end, also after an error.
  *
  * Return: 0; -EINVAL when bits contradict each other, the clock is not fit for
  * SNs, or there are none left; -EOPNOTSUPP for an SA that migrates; -ENOMEM.
@@ -362,7 +363,7 @@ void minesp_seqno_active(struct minesp_net *mn, bool active)
 	mutex_unlock(&mn->active_lock);
 }
 
-/* What is not sent does not wear the SA out. NEWAE may set both to 0. */
+/* A packet that is not sent does not count. NEWAE may have set both to 0. */
 static void minesp_seqno_unused(struct xfrm_state *x, const struct sk_buff *skb)
 {
 	x->curlft.bytes -= min_t(u64, x->curlft.bytes, skb->len);
@@ -455,9 +456,9 @@ void minesp_seqno_encap(struct xfrm_state *x, const struct sk_buff *skb,
 			struct xfrm_offload *xo)
 {
 	/*
-	 * Nobody else uses orig_mac_len when sending: how many SNs there are. The core
-	 * splits a large packet that is in another tunnel, GRE or VXLAN, before it comes
-	 * here. The parts share one xfrm_offload, and the core's SN for one part
+	 * orig_mac_len is free when sending. It counts the SNs that are left. The core
+	 * splits a large packet that is in another tunnel, GRE or VXLAN, before it
+	 * comes here. The parts share one xfrm_offload, and the core's SN for one part
 	 * overwrites that for another. So they get new ones in minesp_seqno_xmit().
 	 */
 	if (!skb_is_gso(skb)) {

@@ -3,13 +3,13 @@
  * The ESP xfrm_type of both families: taking its slot and giving it back,
  * standing beside esp4 and esp6, an SA's birth and death.
  *
- * The slot of the xfrm_type_offload is left to esp4_offload and esp6_offload, and
- * so are the stock SAs that use it. They would read our x->data as their own, so
- * they never get to see a minimal SA. What the core puts into x->type_offload,
- * minesp_init_state() takes away if it comes before (up to 6.12), and minesp_notify(), which
- * the core calls when it has added the SA, if it comes afterwards (7.3). There an SA gets
- * our own, too, if net.minesp.offload is set. In between the SA is not valid, and nobody
- * uses it.
+ * esp4_offload and esp6_offload keep the slot of the xfrm_type_offload, for stock SAs.
+ * They must never see a minimal SA, because they would read our x->data as theirs. Up
+ * to 6.12, the core sets x->type_offload before it calls minesp_init_state(), which
+ * clears it. In 7.3 the core sets it afterwards, and minesp_notify() clears it. The
+ * core calls minesp_notify() when it has added the SA. If net.minesp.offload is set,
+ * minesp_notify() then sets our own type. Until that is done the SA is not valid, so
+ * nobody uses it.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -47,9 +47,9 @@ static int minesp_hand_over(struct xfrm_state *x, struct netlink_ext_ack *extack
 	x->type = stock;
 	err = stock->init_state(x, extack);
 	/*
-	 * What the core took for us in x->type. After init_state, which may sleep.
-	 * Our code goes on for a moment; minesp_exit() waits for tasks that do not
-	 * sleep.
+	 * Drop the reference that the core took for x->type. Do so after init_state,
+	 * which may sleep. Our code runs on for a moment; minesp_exit() waits for tasks
+	 * that do not sleep.
 	 */
 	module_put(THIS_MODULE);
 	return err;
@@ -103,9 +103,8 @@ static int minesp_choose(struct xfrm_state *x, struct netlink_ext_ack *extack)
 	int choice = READ_ONCE(mn->enabled);
 
 	/*
-	 * An SA that is more than void already is the copy that migration makes
-	 * of one, which may have expired just now; a minimal one has its bit. The
-	 * others stay stock.
+	 * An SA that is not void is a copy that migration has made. The copy of a
+	 * minimal SA has the bit for minimal. Any other copy stays stock.
 	 */
 	if (flags & MINESP_XFLAG_STOCK ||
 	    (!(flags & MINESP_XFLAG_MINIMAL) && x->km.state != XFRM_STATE_VOID))
@@ -124,8 +123,8 @@ static int minesp_choose(struct xfrm_state *x, struct netlink_ext_ack *extack)
 }
 
 /*
- * Everything but the choice. What an error leaves, minesp_destroy() clears. With an error
- * for which @lack is set, nothing is left.
+ * Do everything but the choice. After an error, minesp_destroy() cleans up. If @lack is
+ * set, there is nothing to clean up.
  */
 static int minesp_init_minimal(struct xfrm_state *x,
 			       const struct minesp_lack **lack,
@@ -158,7 +157,10 @@ static int minesp_init_minimal(struct xfrm_state *x,
 	err = minesp_sad_add(sa);
 	if (err)
 		return err;
-	/* For whoever lists the SA, and for its copy when it migrates. */
+	/*
+	 * A user who lists the SA sees this bit, and the copy of an SA that migrates
+	 * has it.
+	 */
 	x->props.extra_flags |= MINESP_XFLAG_MINIMAL;
 	err = minesp_seqno_init(sa, x, extack);
 	if (err)
@@ -180,7 +182,7 @@ static int minesp_init_minimal(struct xfrm_state *x,
 	return 0;
 }
 
-/* For something that minimal ESP does not have */
+/* Hand over an SA that asks for something that minimal ESP does not have. */
 static int minesp_hand_over_for(struct xfrm_state *x,
 				const struct minesp_lack *lack,
 				struct netlink_ext_ack *extack)
@@ -192,8 +194,8 @@ static int minesp_hand_over_for(struct xfrm_state *x,
 		return minesp_say(extack, 0, lack->stock);
 	}
 	/*
-	 * These fail there for the same reason, but in other words: "Kernel was unable
-	 * to initialize cryptographic operations".
+	 * The stock type refuses these for the same reason, but it says "Kernel was
+	 * unable to initialize cryptographic operations".
 	 */
 	if (lack->stat == MINESP_STOCK_ENCAP || lack->stat == MINESP_STOCK_SUITE ||
 	    lack->stat == MINESP_STOCK_KEY)
@@ -225,8 +227,8 @@ static int minesp_init_state(struct xfrm_state *x,
 		minesp_say(extack, err, lack->refused);
 	minesp_no_offload(x);
 	/*
-	 * When an SA migrates, the core frees a copy that we refuse in the state that
-	 * it has, and warns if that is valid.
+	 * If we refuse the copy of an SA that migrates, the core frees it as it is, and
+	 * warns if its state is valid.
 	 */
 	if (err)
 		x->km.state = XFRM_STATE_DEAD;
@@ -243,7 +245,7 @@ static int minesp_init_state(struct xfrm_state *x,
 	return 0;
 }
 
-/* Called by the core's garbage collector, a grace period after the last put. */
+/* The core's garbage collector calls this a grace period after the last put. */
 static void minesp_destroy(struct xfrm_state *x)
 {
 	struct minesp_sa *sa;
@@ -325,7 +327,10 @@ static int minesp_pin_stock(struct minesp_family *f)
 	if (!afinfo)
 		return 0;
 
-	/* Were it loaded after us it would overwrite our slot, with a WARN. */
+	/*
+	 * If the stock module were loaded after us, it would overwrite our slot, with a
+	 * WARN.
+	 */
 	request_module("xfrm-type-%d-%d", f->family, IPPROTO_ESP);
 
 	rcu_read_lock();

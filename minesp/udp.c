@@ -16,8 +16,8 @@
  * @x: the SA
  * @skb: the packet, in its final length, its transport header where the UDP header goes
  *
- * A key manager may change the ports at the same time. One packet may then have one port
- * of before.
+ * A key manager may change the ports at the same time. One packet may then have an old
+ * port and a new one.
  *
  * Return: where the ESP header goes
  */
@@ -55,8 +55,8 @@ void minesp_udp_checksum(const struct xfrm_state *x, struct sk_buff *skb)
 }
 
 /*
- * Is the packet newer than all those before whose ICV was right? A daemon may add an SA
- * anew, with its replay window; udp_sn begins at 0 then.
+ * Whether the packet is newer than all earlier packets with a right ICV. A daemon may
+ * add an SA anew with its replay window. udp_sn is 0 then, so the window counts, too.
  */
 static bool minesp_udp_newest(struct xfrm_state *x, const struct sk_buff *skb)
 {
@@ -80,8 +80,8 @@ static bool minesp_udp_newest(struct xfrm_state *x, const struct sk_buff *skb)
  * @x: the SA
  * @skb: the packet, its ICV right
  *
- * Neither a replay nor a packet that was late may move the SA's peer. A replay can get
- * here, while the crypto of the original is under way.
+ * Neither a replay nor a late packet may move the SA's peer. A replay can get here
+ * while the original is still being decrypted.
  */
 void minesp_udp_input(struct xfrm_state *x, const struct sk_buff *skb)
 {
