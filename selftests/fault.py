@@ -266,8 +266,8 @@ def tun(host):
             yield fd
 
 
-def receiving(mode, inner, outer, *args):
-    with peer(mode, inner, outer, *args) as p, faults(), tun(p.a) as fd:
+def receiving(mode, inner, outer, suite, udp):
+    with peer(mode, inner, outer, suite, udp) as p, faults(), tun(p.a) as fd:
         p.app.setblocking(False)
 
         def write():
@@ -293,7 +293,8 @@ def receiving(mode, inner, outer, *args):
                     lib.equal((got, result), ([data], None), "delivered")
                 assert not got or good and got == [data], f"{got} was delivered"
                 make()
-        assert p.a.stats()["InNoMemory"], "none failed in minesp"
+        # UDP itself copies what minesp would.
+        assert udp or p.a.stats()["InNoMemory"], "none failed in minesp"
 
 
 def silent():
