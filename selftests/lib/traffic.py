@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Traffic between two hosts: UDP, TCP and ping, which have to get through, and a flood
-of UDP, which need not."""
+"""Traffic between two hosts: UDP, TCP and ping, which have to get through; a flood of UDP,
+which need not; and numbered datagrams, for who wants to know which did."""
 import contextlib
 import hashlib
 import os
 import random
+import select
 import socket
 import threading
+import time
 
 from .host import ADDRESSES, SO_RCVBUFFORCE, family_of, hosts
 from .sa import SPI, SUITE
@@ -16,18 +18,22 @@ from .wait import TIMEOUT, throttled, wait_for
 TCP_BYTES = 1 << 20
 
 
+def connected(*ends, port):
+    """A UDP socket on each of two hosts, connected to each other. ends: (host, its address,
+    what the other one takes for that)"""
+    socks = []
+    for (host, address, _), (_, _, peer) in zip(ends, reversed(ends)):
+        sock = host.socket(family_of(address), socket.SOCK_DGRAM)
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 22)
+        sock.bind((address, port))
+        sock.connect((peer, port))
+        socks.append(sock)
+    return socks
+
+
 def pair(a, b, family, kind, port):
     """A UDP socket on a and one on b, connected to each other."""
-    ends = []
-    for h in (a, b):
-        sock = h.socket(family_of(h.address(family)), socket.SOCK_DGRAM)
-        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 22)
-        sock.bind((h.address(family, kind), port))
-        ends.append(sock)
-    at_a, at_b = ends
-    at_a.connect(at_b.getsockname()[:2])
-    at_b.connect(at_a.getsockname()[:2])
-    return at_a, at_b
+    return connected(*((h, *[h.address(family, kind)] * 2) for h in (a, b)), port=port)
 
 
 def udp(a, b, family, kind, sizes):
@@ -102,15 +108,21 @@ def one_cpu():
         os.sched_setaffinity(0, cpus)
 
 
-def went_as_esp(a, b, peer, n, before=None):
-    """Checks that minesp on a has carried n packets each way, and so has minesp on b,
-    or for a stock peer has not. before: {host: its stats() before these packets}"""
-    for h in (a, b):
+def carried(minimal, n, before=None):
+    """Checks that minesp has carried n packets each way on the hosts where SAs are minimal,
+    {host: whether they are}, and on the others has not. before: {host: its stats() before
+    these packets}"""
+    for h, wanted in minimal.items():
         now = h.stats()
-        minimal = h is a or peer == "minimal"
         for name in "InPackets", "OutPackets":
             came = now[name] - (before[h][name] if before else 0)
-            equal(came >= n, minimal, f"minesp {name}")
+            equal(came >= n, wanted, f"{came} minesp {name} of {h.name}: enough")
+
+
+def went_as_esp(a, b, peer, n, before=None):
+    """Checks that minesp on a has carried n packets each way, and so has minesp on b,
+    or for a stock peer has not. before: as above"""
+    carried({a: True, b: peer == "minimal"}, n, before)
 
 
 def talk(peer, mode, inner, outer, sizes, words="", suite=SUITE, window=1024,
@@ -178,6 +190,56 @@ def flood(a, b, family):
             t.join()
         for sock, _ in socks:
             sock.close()
+
+
+class Numbered(threading.Thread):
+    """Numbered datagrams from the first to the second of two connected sockets, and back,
+    until lost() is asked for, or the block that it is for ends."""
+
+    def __init__(self, ends):
+        super().__init__(daemon=True)
+        self.ends = ends
+        self.sent, self.there, self.back, self.done = 0, set(), set(), False
+
+    def run(self):
+        at_a, at_b = self.ends
+        end = None
+        while not end or (time.monotonic() < end and self.sent - 1 not in self.back):
+            if not self.done:
+                self.sent += 1
+                # What is not sent is lost, too.
+                with contextlib.suppress(OSError):
+                    at_a.send(b"%d" % (self.sent - 1))
+            elif not end:
+                end = time.monotonic() + TIMEOUT
+            while readable := select.select(self.ends, [], [], 0.01)[0]:
+                for sock in readable:
+                    with contextlib.suppress(OSError):
+                        data = sock.recv(100)
+                        (self.there if sock is at_b else self.back).add(int(data))
+                        if sock is at_b:
+                            sock.send(data)
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done = True
+        self.join()
+        for sock in self.ends:
+            sock.close()
+
+    def goes_on(self, n=20):
+        """Waits until n of those that are sent from now on have come back."""
+        first = self.sent
+        wait_for("traffic", lambda: sum(i >= first for i in self.back.copy()) >= n)
+
+    def lost(self):
+        """Stops, and waits for the last one; returns which of them did not come back."""
+        self.done = True
+        self.join()
+        return sorted(set(range(self.sent)) - self.back)
 
 
 def arrives(host):
