@@ -10,6 +10,7 @@ from . import xfrm
 from .command import sh
 from .host import ADDRESSES, family_of, namespaces
 from .sa import SPI, SUITE
+from .traffic import connected
 from .verdict import equal
 from .wait import TIMEOUT
 
@@ -80,8 +81,9 @@ class Mappings:
 
 class Nat:
     """Host a, behind a router that translates its address, and host b. The outer packets
-    are IPv4."""
+    are IPv4. What a sends from the address outside is not translated."""
     public = "203.0.113.1", 5001     # what b sees of a
+    outside = "203.0.113.9"          # not an address of a's, until somebody makes it one
 
     def __init__(self, a, b, r):
         self.a, self.b, self.r = a, b, r
@@ -106,7 +108,10 @@ class Nat:
                 route add {peers[4]} via 203.0.113.1 dev veth0 src {h.address(4, "inner")}
                 route add {peers[6]} dev veth0 src {h.address(6, "inner")}
             """)
-        r.ip("addr add 203.0.113.7/32 dev to-b")
+        r.ip(f"""
+            addr add 203.0.113.7/32 dev to-b
+            route add {self.outside} dev to-a
+        """)
         self.map(*self.public)
 
     def map(self, address, port):
@@ -119,7 +124,12 @@ class Nat:
             table ip nat {{
                 chain post {{
                     type nat hook postrouting priority srcnat
-                    oifname to-b udp sport {PORT} {how}:{port}
+                    ip saddr {self.a.address(4)} udp sport {PORT} {how}:{port}
+                    ip saddr {self.a.address(4)} masquerade
+                }}
+                chain forward {{
+                    type filter hook forward priority 0
+                    ip daddr {self.a.address(4)} ct state new drop
                 }}
                 chain input {{
                     type filter hook input priority 0
@@ -176,14 +186,9 @@ class Nat:
     def pair(self, port):
         """A UDP socket on a and one on b, connected to each other."""
         kind = "inner" if self.mode == "tunnel" else "outer"
-        family = family_of(self.a.address(self.inner))
-        at_a, at_b = (h.socket(family, socket.SOCK_DGRAM) for h in (self.a, self.b))
-        for sock, h in (at_a, self.a), (at_b, self.b):
-            sock.bind((h.address(self.inner, kind), port))
-        at_a.connect((self.b.address(self.inner, kind), port))
-        at_b.connect((self.a.address(self.inner, kind) if self.mode == "tunnel" else
-                      self.public[0], port))
-        return at_a, at_b
+        me, peer = (h.address(self.inner, kind) for h in (self.a, self.b))
+        return connected((self.a, me, me if kind == "inner" else self.public[0]),
+                         (self.b, peer, peer), port=port)
 
 
 @contextlib.contextmanager
