@@ -192,20 +192,22 @@ static inline void minesp_async_end(struct minesp_net *mn)
  * @end: the highest SN
  * @soft: the SN from which on the SA should be rekeyed
  * @last: the SN that was sent last, under x->lock; 0 before the first packet
+ * @before: the highest SN that an SA before this one can have sent ahead of the clock, at
+ *	    least 1; known when this SA has its first packet, 0 before; under x->lock
  * @took_over: the namespace's, when @last was sent, under x->lock
  * @ahead: how far SNs may run ahead of the clock, in ticks
  * @iv_sender: the highest byte of an IV
  * @timer: when the clock comes to @soft, and to @end
  *
  * Only for an SA that is to have one of them. What it was added with stays; only
- * @last and @took_over change.
+ * @last, @before and @took_over change.
  */
 struct minesp_seqno {
 	struct xfrm_state *x;
 	u64 tick, epoch;
 	u64 rx_max_age, rx_max_ahead;
 	u64 end, soft;
-	u64 last, took_over;
+	u64 last, before, took_over;
 	u32 ahead;
 	u8 iv_sender;
 	struct hrtimer timer;

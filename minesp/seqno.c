@@ -295,6 +295,25 @@ void minesp_seqno_exit(struct minesp_sa *sa)
 }
 
 /*
+ * The highest SN that SAs before this one can have sent ahead of the clock. They send no
+ * more. Others go on, so this is only worked out when the SA has its first packet: it
+ * would stay ahead of the clock otherwise, and the SA would never send.
+ */
+static u64 minesp_seqno_before(const struct minesp_seqno *s,
+			       const struct minesp_clock *clock, u64 ticks)
+{
+	/*
+	 * sn_sent may come from an SA with another tick or epoch. Then it means
+	 * nothing here, and the limit makes it harmless: an SA with this tick and
+	 * epoch is never further ahead of the clock.
+	 */
+	u64 sent = min(minesp_ticks(s, atomic64_read(&clock->sn_sent)),
+		       ticks + s->ahead);
+
+	return max(sent, 1ULL);
+}
+
+/*
  * The SN that an SA starts above, as said at the top; @oseq is what whoever added
  * the SA may have given it.
  */
@@ -303,15 +322,8 @@ static u64 minesp_seqno_start(const struct minesp_seqno *s,
 			      u64 oseq)
 {
 	u64 began = clock->began + atomic64_read(&clock->offset_max);
-	u64 start = max(ticks, oseq);
+	u64 start = max3(ticks, oseq, s->before);
 
-	/*
-	 * sn_sent may come from an SA with another tick or epoch. Then it means
-	 * nothing here, and the limit makes it harmless: an SA with this tick and
-	 * epoch is never further ahead of the clock.
-	 */
-	start = max(start, min(minesp_ticks(s, atomic64_read(&clock->sn_sent)),
-			       ticks + s->ahead));
 	/* No SA had this epoch before it began. */
 	if (began > s->epoch)
 		start = max(start, minesp_ticks(s, began) + s->ahead);
@@ -411,6 +423,8 @@ int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 		goto count;
 	}
 	ticks = minesp_ticks(s, minesp_clock_sn(mn));
+	if (unlikely(!s->before))
+		s->before = minesp_seqno_before(s, mn->clock, ticks);
 	last = s->last ?: minesp_seqno_start(s, mn->clock, ticks, core - 1);
 	took_over = atomic64_read(&mn->took_over);
 	if (unlikely(took_over != s->took_over))

@@ -70,6 +70,7 @@ struct minesp_seqno_test {
 static void new_sa(struct minesp_seqno_test *t)
 {
 	t->seqno.last = 0;
+	t->seqno.before = 0;
 	t->seqno.took_over = 0;
 	t->x.replay.oseq = 0;
 	t->x.km.state = XFRM_STATE_VALID;
@@ -351,6 +352,28 @@ static void minesp_test_take_over(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, old->x.km.state, XFRM_STATE_VALID);
 }
 
+/* A new SA gets its tokens, although another one is ahead of the clock all the time. */
+static void minesp_test_starve(struct kunit *test)
+{
+	struct minesp_seqno_test *t = test->priv, *other;
+	int i, sent = 0;
+	u64 sn;
+
+	other = kunit_kzalloc(test, sizeof(*other), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, other);
+	boot_gateway(other, t);
+	other->mn.clock = t->mn.clock;
+	other->mn.sn_active = 1;
+	other->seqno.ahead = 100;
+	for (i = 0; i < 1000; i++) {
+		advance(t->seqno.tick);
+		while (!next_sn(t, &sn))
+			;
+		sent += !next_sn(other, &sn);
+	}
+	KUNIT_EXPECT_GE(test, sent, 998);
+}
+
 /* A bucket: a token a tick, sn_ahead of them at most, none when loaded. */
 static void minesp_test_ahead(struct kunit *test)
 {
@@ -607,6 +630,7 @@ static struct kunit_case minesp_seqno_cases[] = {
 	KUNIT_CASE(minesp_test_resume),
 	KUNIT_CASE(minesp_test_foreign),
 	KUNIT_CASE(minesp_test_take_over),
+	KUNIT_CASE(minesp_test_starve),
 	KUNIT_CASE(minesp_test_ahead),
 	KUNIT_CASE(minesp_test_unique),
 	KUNIT_CASE(minesp_test_end),
