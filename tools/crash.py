@@ -1,231 +1,253 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """Power failures. A machine that sends with SNs from the clock is killed without
-warning at random moments, boots again with the same keys and sends again. What
-it sends is recorded out here: no SN and no IV repeats, and a stock esp4 with a
-replay window, in a machine of its own, takes all of it. The same machine also
-sends with SNs from a counter, and these do repeat.
+warning, boots again with the same keys and sends again. What it sends is recorded
+out here, and goes on to a stock esp4 with a replay window, in a machine that runs
+all the time: no SN and no IV repeats, and the peer takes everything. The same
+machine also sends with SNs from a counter, and these do repeat.
 
-usage: tools/crash.py RELEASE [ROUNDS]
+usage: tools/crash.py RELEASE [LIVES]
 
-Prints KTAP. More packets are sent than the clock ticks, so SNs run ahead of the clock, by
-more than a boot takes. A machine that simply started at the clock would repeat SNs, and
-fail.
+Prints KTAP. Each life differs from the one before in what the clock shows at boot, in
+when the module is loaded, and in when the power fails: after 35 lives all have met.
+MINESP_SEED repeats the random moments.
+
+The machine's clock is a matter of this program alone. It tells from the SNs when the
+last one was made, because an SA that sends more than the clock ticks is always sn_ahead
+above it. By its clock the machine loads the module right after that, or later. The
+first packets are a burst: a machine that simply started at the clock would send SNs
+that come again in the next life, and fail.
 """
-import contextlib
+import collections
 import os
-import pathlib
 import random
-import signal
-import socket
-import struct
-import subprocess
+import re
 import sys
 import time
 
-TOP = pathlib.Path(__file__).resolve().parent.parent
-BOOT = 120          # seconds that a machine may take until it sends
-SECONDS = 6         # it lives for so long at most after its first packet
-TICK_US, AHEAD = 500000, 2000       # 1000 seconds ahead
-CLOCK, COUNTER = 0x1001, 0x1002     # SPIs
-KEY = {CLOCK: "0x" + "11" * 16 + "a0a1a2a3",
-       COUNTER: "0x" + "22" * 16 + "a0a1a2a3"}
-MAC = "02:00:00:00:00:0"            # and the last digit of the address
+from machine import BOOT, Machine, esp, run
 
-# $dev is the one card.
-COMMON = """
-set -e
-modprobe -a virtio_pci virtio_net
-dev=$(cd /sys/class/net; echo */device); dev=${dev%%/*}
+EPOCH = 1767225600
+MICRO = 1000000
+SA = collections.namedtuple("SA", "tick ahead words")   # tick: in microseconds
+COUNT, CLOCK = "extra-flag 0x08000000", "extra-flag 0x04000000"
+SAS = {0x1001: SA(100000, 10000, CLOCK),                # 1000 seconds ahead
+       0x1002: SA(10000, 100, CLOCK),                   # one second
+       0x1003: SA(1000, 1000, CLOCK + " flag esn"),
+       0x1004: SA(10000, 1000, COUNT)}
+COUNTER = 0x1004
+
+# How a life begins: what, how many seconds the machine has had no power, or when its RTC
+# begins, and its steps
+KINDS = [
+    ("off for minutes", 300, "wait load add send"),
+    ("off for no time", 0, "wait load add send"),
+    ("its RTC is slow", -3, "wait load add send"),
+    ("its RTC has lost the time", "2000-01-01T00:00:00", "load correct add send"),
+    ("its clock is a day ahead when SAs are added", 86400, "load add correct send"),
+    ("the module is loaded late", 0, "wait idle load add send"),
+    ("sn_ahead was saved for a burst", 0, "wait load add idle send"),
+]
+# When it ends: what, and how many seconds after its first packet at most. It may also
+# end before.
+ENDS = [("soon", 1), ("at its first packet", 0), ("late", 5), ("during its boot", None),
+        ("at its first packet", 0)]
+
+SENDER = """
 settings() { for s; do echo ${s#*=} > /proc/sys/net/minesp/${s%=*}; done; }
-sa() {  # spi host key words
-    echo "xfrm state add src 192.0.2.1 dst 192.0.2.$2 proto esp spi $1" \\
-        "reqid $2 aead rfc4106(gcm(aes)) $3 128 $4"
-}
-"""
-
-SENDER = COMMON + """
-modprobe minesp
-settings sn_epoch=EPOCH sn_tick_us=TICK_US sn_ahead=AHEAD
-ip -batch - <<END
+# Until it is later than when the last SN was made
+wait() { until [ ${EPOCHREALTIME/./} -ge $after ]; do pause 0.02; done; }
+idle() { pause 2; }
+load() { loaded=$SECONDS; modprobe minesp; }
+# So that the module was loaded after that
+correct() { date -s @$((after / 1000000 + 2 + SECONDS - loaded)) > /dev/null; }
+add() {
+    settings sn_epoch=$epoch
+    ip -batch - <<END
 link set $dev up
 addr add 192.0.2.1/24 dev $dev
-$(for h in 2 3; do
-    echo neigh replace 192.0.2.$h lladdr MAC$h dev $dev
-    echo xfrm policy add src 192.0.2.1 dst 192.0.2.$h dir out \\
-        tmpl proto esp reqid $h mode transport
-done)
-$(sa CLOCK 2 KEY_CLOCK "extra-flag 0x04000000")
-$(sa COUNTER 3 KEY_COUNTER "extra-flag 0x08000000")
+neigh replace 192.0.2.2 lladdr 02:00:00:00:00:02 dev $dev
 END
-exec 9<> <(:)
-while :; do
-    for h in 2 3; do echo x > /dev/udp/192.0.2.$h/9 || :; done
-    read -t 0.002 -u 9 || :
-done 2> /dev/null
+    eval "$states"
+}
+send() {
+    for port in $ports; do exec {port}<> /dev/udp/192.0.2.2/$port; sockets+=" $port"; done
+    for _ in {1..100}; do all; done
+    while :; do all; pause 0.05; done
+} 2> /dev/null
+all() { for socket in $sockets; do echo x >&$socket || :; done; }
+for step in $steps; do
+    $step
+done
+"""
+# For an SA and its policy
+ADD = """
+settings sn_tick_us={tick} sn_ahead={ahead}
+ip -batch - <<END
+xfrm policy add src 192.0.2.1 dst 192.0.2.2 proto 17 dport {spi} dir out \\
+    tmpl proto esp reqid {spi} mode transport
+{state}
+END
 """
 
-PEER = COMMON + """
+# It says what it has taken, soon after that changes: SPI, packets, three kinds of error.
+PEER = """
 ip -batch - <<END
 link set $dev up
 addr add 192.0.2.2/24 dev $dev
-neigh replace 192.0.2.1 lladdr MAC1 dev $dev
-$(sa CLOCK 2 KEY_CLOCK "replay-window 32")
+$states
 END
-end=$((SECONDS + 120))
-until [ "$(ip -s xfrm state | sed -n 's/.*, \\([0-9]*\\)(packets).*/\\1/p' |
-        tail -1)" = COUNT ]; do
-    echo ready > /dev/udp/192.0.2.1/9
-    [ $SECONDS -lt $end ] || break
-    sleep 0.2
+while :; do
+    read frames < /sys/class/net/$dev/statistics/rx_packets
+    [ $frames = "$before" ] || echo $(ip -s xfrm state | sed -n '
+        s/.* spi 0x0*\\([0-9a-f]*\\).*/sa \\1/p
+        s/.* \\([0-9]*\\)(packets).*/\\1/p
+        s/.*replay-window \\([0-9]*\\) replay \\([0-9]*\\) failed \\([0-9]*\\).*/\\1 \\2 \\3 end/p')
+    before=$frames
+    pause 2
 done
-ip -s xfrm state | grep -A1 "lifetime current"
-! grep -v '\\<0$' /proc/net/xfrm_stat
-echo no error
 """
 
 
-class Machine:
-    """A virtual machine with one network card, whose other end is here."""
-
-    def __init__(self, release, address, script, **words):
-        words.update(CLOCK=CLOCK, COUNTER=COUNTER, KEY_CLOCK=KEY[CLOCK],
-                     KEY_COUNTER=KEY[COUNTER], MAC=MAC)
-        for word in sorted(words, key=len, reverse=True):
-            script = script.replace(word, str(words[word]))
-        here, there, commands = (pathlib.Path(f"build/{release}/crash.{end}")
-                                 for end in ("here", "there", "sh"))
-        for path in (here, there):
-            path.unlink(missing_ok=True)
-        commands.write_text(script)
-        self.there = str(there)
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.sock.bind(str(here))
-        self.process = subprocess.Popen(
-            [TOP / "tools/device.sh", release, commands,
-             "-netdev", f"dgram,id=n0,local.type=unix,local.path={there},"
-                        f"remote.type=unix,remote.path={here}",
-             "-device", f"virtio-net-pci,netdev=n0,mac={MAC}{address}"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, errors="replace",
-            start_new_session=True)
-        os.set_blocking(self.process.stdout.fileno(), False)
-
-    def frame(self, seconds):
-        """The next one that it sends, or None."""
-        self.sock.settimeout(seconds)
-        try:
-            return self.sock.recv(1 << 16)
-        except TimeoutError:
-            return None
-
-    def kill(self):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        self.sock.close()
+def state(spi, words):
+    return (f"xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi {spi} reqid {spi} "
+            f"mode transport replay-window 32 aead rfc4106(gcm(aes)) 0x{spi:040x} 128 {words}")
 
 
-def esp(frame):
-    """(SPI, SN, IV) of an ESP packet, or None."""
-    if frame[12:14] != b"\x08\0" or frame[23] != 50:
-        return None
-    return struct.unpack_from(">IIQ", frame, 14 + 20)
+def start_peer(release):
+    states = "\n".join(state(spi, "flag esn" if "esn" in sa.words else "")
+                       for spi, sa in SAS.items())
+    return Machine(release, "crash-peer", 2, PEER, states=states)
 
 
-def life(release, epoch):
-    """What one machine sends from its boot to its sudden end."""
-    machine = Machine(release, 1, SENDER, EPOCH=epoch, TICK_US=TICK_US,
-                      AHEAD=AHEAD)
-    frames, end = [], time.monotonic() + BOOT
-    try:
-        while time.monotonic() < end:
-            frame = machine.frame(0.1)
-            if frame and esp(frame):
-                if not frames:
-                    end = time.monotonic() + random.uniform(0, SECONDS)
-                frames.append(frame)
-            if machine.process.poll() is not None:
-                raise AssertionError("ended: " + machine.process.stdout.read())
-    finally:
-        machine.kill()
-    assert frames, "nothing was sent"
-    return frames
+def taken(console):
+    """{SPI: [packets, below the window, repeated, forged]}, as the peer has said last."""
+    return {int(spi, 16): [int(n) for n in numbers.split()] for spi, numbers
+            in re.findall(r"\bsa (\w+)((?: \d+){4}) end", console)}
 
 
-def taken(release, frames):
-    """A stock peer gets what was recorded, in that order."""
-    machine = Machine(release, 2, PEER, COUNT=len(frames))
-    try:
-        end = time.monotonic() + BOOT
-        while b"ready" not in (machine.frame(1) or b""):
-            assert time.monotonic() < end, "the peer is not ready"
-        for frame in frames:
-            machine.sock.sendto(frame, machine.there)
-        machine.process.wait(BOOT)
-        said = machine.process.stdout.read()
-        assert f" {len(frames)}(packets)" in said and "no error" in said, said
-    finally:
-        machine.kill()
+def start_sender(release, after, begin, steps):
+    """after: the clock when the last SN was made, in microseconds."""
+    if isinstance(begin, int):
+        begin = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(after // MICRO + begin))
+    states = "".join(ADD.format(tick=sa.tick, ahead=sa.ahead, spi=spi,
+                                state=state(spi, sa.words)) for spi, sa in SAS.items())
+    return Machine(release, "crash", 1, SENDER, "-rtc", f"base={begin}", after=after,
+                   epoch=EPOCH, states=states, steps=steps, ports=" ".join(map(str, SAS)))
 
 
-def main(release, rounds):
-    os.chdir(TOP)       # the path of a UNIX socket has to be short
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))   # and machines end, too
-    results = []
+class World:
+    """What remains when the machine dies."""
 
-    def verdict(what, function):
-        try:
-            function()
-            results.append(True)
-            print(f"ok {len(results)} {what}", flush=True)
-        except Exception as e:
-            results.append(False)
-            print(f"not ok {len(results)} {what}")
-            print("\n".join(f"# {line}" for line in (str(e) or repr(e)).splitlines()),
-                  flush=True)
+    def __init__(self, release):
+        self.release = release
+        self.peer = start_peer(release)
+        self.lives = []                 # [(SPI, SN, IV), ...] each
+        self.clock = (EPOCH + 86400) * MICRO
+        self.boot = BOOT                # the shortest time to a first packet
 
-    epoch = int(time.time()) - 3600
-    lives = []
-    print("TAP version 13\n1..5")
+    def life(self, kind, end):
+        """What one machine sends from its boot to its sudden end."""
+        packets, began = [], time.monotonic()
+        limit = began + (BOOT if end is not None else random.uniform(0, self.boot))
+
+        def carry(frame):
+            if frame and (packet := esp(frame)):
+                packets.append(packet)
+                self.peer.send(frame)
+
+        with start_sender(self.release, self.clock, *kind) as machine:
+            while time.monotonic() < limit:
+                carry(machine.frame(0.05))
+                assert machine.process.poll() is None, f"ended: {machine.console()}"
+                if len(packets) == 1:
+                    self.boot = min(self.boot, time.monotonic() - began)
+                if packets and end is not None:
+                    limit = min(limit, time.monotonic() + random.uniform(0, end))
+                    end = None
+            machine.kill()
+            while frame := machine.frame(0):    # what it has sent before
+                carry(frame)
+            assert packets or end is None, f"nothing was sent: {machine.console()}"
+        begin, steps = kind
+        if packets and "wait" in steps:
+            self.clock += max(begin, 0) * MICRO     # its RTC was right
+        for spi, _, iv in packets:
+            if spi != COUNTER:
+                sa = SAS[spi]
+                self.clock = max(self.clock, EPOCH * MICRO + (iv - sa.ahead + 1) * sa.tick)
+        self.peer.console()
+        self.lives.append(packets)
+        return packets
+
+    def sent(self, spi):
+        return [(sn, iv) for life in self.lives for which, sn, iv in life if which == spi]
+
+
+def main(release, count):
+    seed = int(os.environ.get("MINESP_SEED") or random.randrange(1 << 32))
+    random.seed(seed)
+    world = None
 
     def crash():
-        for i in range(rounds):
-            lives.append(life(release, epoch))
-            print(f"# life {i + 1}: {len(lives[-1])} packets", flush=True)
-
-    def sent(spi, life):
-        return [esp(f)[1:] for f in life if esp(f)[0] == spi]
+        nonlocal world
+        print(f"# MINESP_SEED={seed}", flush=True)
+        world = World(release)
+        world.peer.wait(taken, "the peer")
+        for i in range(count):
+            (begins, *kind), (ends, end) = KINDS[i % len(KINDS)], ENDS[i % len(ENDS)]
+            packets = world.life(kind, end)
+            print(f"# life {i + 1}: {begins}; it ends {ends}: {len(packets)} packets",
+                  flush=True)
 
     def all_lives():
-        assert len(lives) == rounds, f"{len(lives)} lives"
-        return lives
+        assert world and len(world.lives) == count, "there are lives missing"
+        return world.lives
 
     def never_repeats():
-        sns = [sn for life in all_lives() for sn, _ in sent(CLOCK, life)]
-        assert len(sns) > rounds, f"{len(sns)} packets only"
-        for one, two in zip(sns, sns[1:]):
-            assert one < two, f"SN {two} after {one}"
+        all_lives()
+        for spi in SAS.keys() - {COUNTER}:
+            sent = world.sent(spi)
+            assert len(sent) > count / 2, f"{len(sent)} packets only, SPI {spi:#x}"
+            for (_, one), (sn, two) in zip(sent, sent[1:]):
+                assert one < two and sn == two & 0xffffffff, \
+                    f"SN {sn}, IV {two} after {one}, SPI {spi:#x}"
 
     def no_iv_repeats():
-        for spi in (CLOCK, COUNTER):
-            ivs = [iv for life in all_lives() for _, iv in sent(spi, life)]
+        all_lives()
+        for spi in SAS:
+            ivs = [iv for _, iv in world.sent(spi)]
             assert len(set(ivs)) == len(ivs), f"an IV repeats, SPI {spi:#x}"
 
     def counter_repeats():
-        firsts = {sn for life in all_lives() for sn, _ in sent(COUNTER, life)[:1]}
-        assert firsts == {1}, f"the first SNs were {firsts}"
+        firsts = [[sn for spi, sn, _ in life if spi == COUNTER][:1] for life in all_lives()]
+        assert all(first in ([], [1]) for first in firsts) and firsts.count([1]) > 1, firsts
 
-    verdict(f"{rounds} power failures", crash)
-    verdict("no SN from the clock repeats", never_repeats)
-    verdict("no IV repeats", no_iv_repeats)
-    verdict("SNs from a counter repeat", counter_repeats)
-    verdict("a stock peer with a replay window takes all", lambda: taken(
-        release, [f for life in all_lives() for f in life if esp(f)[0] == CLOCK]))
-    return not all(results)
+    def peer_takes():
+        all_lives()
+        right = {spi: [len(world.sent(spi)), 0, 0, 0] for spi in SAS.keys() - {COUNTER}}
+        world.peer.wait(lambda said: right.items() <= taken(said).items(), right)
+
+    def peer_refuses():
+        all_lives()
+        packets, below, repeated, forged = taken(world.peer.console())[COUNTER]
+        assert below + repeated > 0 == forged, (packets, below, repeated, forged)
+        assert packets + below + repeated == len(world.sent(COUNTER)), packets
+
+    try:
+        return run([
+            (f"{count} power failures", crash),
+            ("no SN from the clock repeats", never_repeats),
+            ("no IV repeats", no_iv_repeats),
+            ("SNs from a counter repeat", counter_repeats),
+            ("a stock peer with a replay window takes all from the clock", peer_takes),
+            ("and refuses what repeats", peer_refuses)])
+    finally:
+        if world:
+            world.peer.kill()
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
-    sys.exit(main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 3))
+    sys.exit(main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 7))
