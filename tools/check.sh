@@ -54,11 +54,12 @@ run_outside()
 }
 
 # All tests, but share $2, such as 1/3, of those that need to run on one kernel only; then
-# small machines that crash, and one without IPv6
+# small machines that crash, one that sleeps, and one without IPv6
 run_all_on()
 {
 	MINESP_SHARE=$2 run_on "$1"
-	run_outside "$1" tools/crash.py "$1" 2
+	run_outside "$1" tools/crash.py "$1"
+	run_outside "$1" tools/sleep.py "$1"
 	run_outside "$1" tools/noipv6.sh "$1"
 }
 

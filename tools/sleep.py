@@ -1,0 +1,274 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0
+"""Sleep. A machine sends with SNs from the clock, is suspended, wakes up, and goes on,
+again and again: to idle and to RAM, where only the RTC goes on; and its clock is set as
+soon as it is awake. Before it sleeps SNs run ahead of the clock. What it sends is recorded
+out here. Some of it goes back to the machine, at once or after it has slept, to SAs of its
+own that look at freshness.
+
+usage: tools/sleep.py RELEASE
+
+Prints KTAP.
+"""
+import contextlib
+import json
+import re
+import socket
+import struct
+import sys
+import time
+
+from machine import BOOT, Machine, esp, run
+
+ASLEEP = 4                  # seconds, at least
+EPOCH = 1767225600
+TICK, AHEAD = 0.01, 1       # in seconds
+# SPIs: of two SAs that send; what the second one has sent comes back only when it is old.
+LIVE, HELD = 0x1001, 0x1002
+OLD, FRESH = 3, 10          # packets that come back after each sleep
+
+# How it sleeps, and by how many seconds the clock is set when it is awake again
+SLEEPS = [("freeze", 0), ("mem", 0), ("mem", 3600), ("mem", -1)]
+
+# On lines of its own it says: sleep; awake and, after a while, what its SAs and minesp
+# have counted; done. "minimal" and "stock" have a life of two seconds, or of 1000.
+DEVICE = """
+modprobe minesp
+for s in sn_epoch=$epoch sn_tick_us=10000 sn_ahead=100 rx_max_age_ms=1000 rx_max_ahead_ms=4000; do
+    echo ${s#*=} > /proc/sys/net/minesp/${s%=*}
+done
+sa() {  # source destination SPI words
+    ip xfrm state add src 192.0.2.$1 dst 192.0.2.$2 proto esp spi $3 reqid $3 \\
+        mode transport aead 'rfc4106(gcm(aes))' 0x$(printf %040x $3) 128 ${@:4}
+}
+short=0x2000
+lives() {
+    for seconds in 2 1000; do
+        sa 1 2 $((++short)) extra-flag 0x04000000 limit time-hard $seconds
+        sa 1 2 $((++short)) extra-flag 0x02000000 limit time-hard $seconds
+    done
+}
+ip -batch - <<END
+link set $dev up
+addr add 192.0.2.1/24 dev $dev
+neigh replace 192.0.2.2 lladdr 02:00:00:00:00:02 dev $dev
+END
+for spi in $live $held; do
+    ip xfrm policy add src 192.0.2.1 dst 192.0.2.2 proto 17 dport $spi dir out \\
+        tmpl proto esp reqid $spi mode transport
+    sa 1 2 $spi extra-flag 0x04000000
+    sa 2 1 $spi extra-flag 0x18000000
+done
+# What is sent earlier may be dropped.
+until read state < /sys/class/net/$dev/operstate && [ $state = up ]; do pause 0.05; done
+exec 5<> /dev/udp/192.0.2.2/$live 6<> /dev/udp/192.0.2.2/$held
+all() {
+    echo x >&5 && : $((++sent)) || :
+    echo x >&6 || :
+} 2> /dev/null
+send() {  # until so many more have come back that are fresh
+    enough=$(($(count InPackets) + $1))
+    until [ $(count InPackets) -ge $enough ]; do
+        for _ in {1..20}; do all; pause 0.05; done
+    done
+    # All others, too, before they are counted or it falls asleep
+    until [ $(($(count InPackets) + $(count InTooOld) + $(count InTooNew))) -ge \\
+            $((sent + asked)) ]; do pause 0.05; done
+}
+count() { while read name value; do [ $name != $1 ] || echo $value; done < /proc/net/minesp_stat; }
+echo enabled > /sys/devices/platform/i8042/serio0/power/wakeup
+sent=0 asked=0
+send $fresh
+for sleep in $sleeps; do
+    lives
+    for _ in {1..120}; do all; done
+    send 0
+    echo "== sleep ${sleep%=*}"
+    echo ${sleep%=*} > /sys/power/state
+    [ ${sleep#*=} = 0 ] || date -s @$((EPOCHSECONDS + ${sleep#*=})) > /dev/null
+    echo "== awake"
+    : $((asked += old))
+    send $fresh
+    echo "== InTooOld $(count InTooOld) ClockSetBack $(count ClockSetBack)"
+    ip -s xfrm state | sed -n 's/^src \\([^ ]*\\).*/from \\1/p; s/.* spi \\(0x[0-9a-f]*\\).*/\\1/p
+        s/.* \\([0-9]*\\)(packets).*/\\1 end/p' | tr '\\n' ' '
+    echo
+    echo "== counted"
+done
+echo "== done"
+pause 100
+"""
+
+
+class Qmp:
+    """QEMU's monitor."""
+
+    def __init__(self, path):
+        end = time.monotonic() + BOOT
+        self.sock = socket.socket(socket.AF_UNIX)
+        while True:
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                self.sock.connect(path)
+                break
+            assert time.monotonic() < end, "QEMU does not listen"
+            time.sleep(0.05)
+        self.file = self.sock.makefile("rw")
+        self.file.readline()
+        self.do("qmp_capabilities")
+
+    def do(self, command, **arguments):
+        self.file.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+        self.file.flush()
+        while "return" not in (said := json.loads(self.file.readline())):
+            assert "error" not in said, said
+        return said["return"]
+
+
+def back(frame):
+    """The same frame from the peer. The checksum in it has the sum of both addresses."""
+    return frame[6:12] + frame[:6] + frame[12:26] + frame[30:34] + frame[26:30] + frame[34:]
+
+
+class Sleeper:
+    def __init__(self, release):
+        self.path = f"build/{release}/sleep.qmp"
+        self.sent = {LIVE: [], HELD: []}    # (when, SN, IV, frame) each
+        self.asleep = []                    # (from, to, clock set by): time.monotonic()
+        self.machine = Machine(
+            release, "sleep", 1, DEVICE, "-qmp", f"unix:{self.path},server=on,wait=off",
+            epoch=EPOCH, live=LIVE, held=HELD, old=OLD, fresh=FRESH,
+            sleeps=" ".join(f"{how}={by}" for how, by in SLEEPS))
+
+    def carry(self, seconds):
+        frame = self.machine.frame(seconds)
+        packet = esp(frame) if frame else None
+        if packet and packet[0] in self.sent:
+            self.sent[packet[0]].append((time.monotonic(), *packet[1:], frame))
+            if packet[0] == LIVE:
+                self.machine.send(back(frame))
+
+    def until(self, word, count, what=lambda: None):
+        """Carries frames until the machine has said the word so often."""
+        end = time.monotonic() + BOOT
+        while self.machine.console().count(f"== {word}") < count:
+            self.carry(0.05)
+            what()
+            assert self.machine.process.poll() is None and time.monotonic() < end, \
+                f"not in time: {word}, {count}\n{self.machine.console()}"
+
+    def sleep(self, n, how, by):
+        self.until("sleep", n + 1)
+        if how == "mem":
+            while self.qmp.do("query-status")["status"] != "suspended":
+                self.carry(0.05)
+        began = time.monotonic()
+        while time.monotonic() < began + ASLEEP:
+            self.carry(0.05)
+        ended = time.monotonic()
+        old = self.sent[HELD][-OLD:]
+        self.wake(n, how)
+        self.asleep.append((began, ended, by))
+        for *_, frame in old:
+            self.machine.send(back(frame))
+        self.until("counted", n + 1)
+
+    def wake(self, n, how):
+        """Again, if it was not quite asleep."""
+        pressed = 0
+
+        def press():
+            nonlocal pressed
+            if time.monotonic() > pressed + 5:
+                if how == "freeze":
+                    self.qmp.do("send-key", keys=[{"type": "qcode", "data": "a"}])
+                elif self.qmp.do("query-status")["status"] == "suspended":
+                    self.qmp.do("system_wakeup")
+                pressed = time.monotonic()
+
+        self.until("awake", n + 1, press)
+
+    def run(self):
+        self.qmp = Qmp(self.path)
+        for n, (how, by) in enumerate(SLEEPS):
+            self.sleep(n, how, by)
+            print(f"# {how}: awake after {self.asleep[-1][1] - self.asleep[-1][0]:.1f} s",
+                  flush=True)
+        self.until("done", 1)
+
+    def counted(self):
+        """After each sleep: {name: value}, {(from, SPI): packets}."""
+        assert len(self.asleep) == len(SLEEPS), "it did not sleep and wake up"
+        for block in self.machine.console().split("== awake")[1:]:
+            yield (dict(re.findall(r"(\w+) (\d+)", re.search(r"== (InTooOld.*)", block)[1])),
+                   {(who, int(spi, 16)): int(packets) for who, spi, packets in
+                    re.findall(r"from (\S+) (0x\w+) (\d+) end", block)})
+
+
+def main(release):
+    sleeper = None
+
+    def sleeps():
+        nonlocal sleeper
+        sleeper = Sleeper(release)
+        sleeper.run()
+
+    def never_repeats():
+        list(sleeper.counted())
+        for spi, sent in sleeper.sent.items():
+            for (_, _, one, _), (_, sn, two, _) in zip(sent, sent[1:]):
+                assert one < two and sn == two, f"SN {sn}, IV {two} after {one}, SPI {spi:#x}"
+
+    def time_passes():
+        list(sleeper.counted())
+        sent = sleeper.sent[LIVE]
+        for began, ended, by in sleeper.asleep:
+            # The first packets were sent before the clock was set: none.
+            before = [packet for packet in sent if packet[0] < ended][-1]
+            after = next(packet for packet in sent if packet[0] > ended)
+            passed = (after[1] - before[1]) * TICK
+            least = ended - began + max(by, 0)
+            most = after[0] - before[0] + max(by, 0)
+            # The RTC has whole seconds.
+            assert least - AHEAD - 1.1 < passed < most + AHEAD + 1.1, \
+                f"{passed} s by the SNs, {least} to {most} by the clock"
+
+    def fresh():
+        packets = 0
+        for _, sas in sleeper.counted():
+            assert sas["192.0.2.2", LIVE] >= packets + FRESH, sas
+            packets = sas["192.0.2.2", LIVE]
+
+    def old():
+        for n, (values, sas) in enumerate(sleeper.counted(), 1):
+            assert int(values["InTooOld"]) >= n * OLD and not sas["192.0.2.2", HELD], (values, sas)
+
+    def lifetimes():
+        for n, (_, sas) in enumerate(sleeper.counted()):
+            left = [("192.0.2.1", 0x2001 + i) in sas for i in range(4 * n, 4 * n + 4)]
+            assert left[:2] == [False, False], f"not gone after sleep {n + 1}"
+            assert left[2] == left[3], f"gone after sleep {n + 1}: minimal, stock: {left[2:]}"
+
+    def set_back():
+        backs = 0
+        for (_, by), (values, _) in zip(SLEEPS, sleeper.counted()):
+            backs += by < 0
+            assert int(values["ClockSetBack"]) == backs, values
+
+    try:
+        return run([
+            (f"{len(SLEEPS)} sleeps", sleeps),
+            ("no SN and no IV repeats", never_repeats),
+            ("SNs go on while it sleeps", time_passes),
+            ("what is sent after it has woken up is fresh", fresh),
+            ("what was sent before is not", old),
+            ("SAs whose lifetime ended while it slept are gone, as with stock", lifetimes),
+            ("a clock that is set back is counted, sleep is not", set_back)])
+    finally:
+        if sleeper:
+            sleeper.machine.kill()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    sys.exit(main(sys.argv[1]))
