@@ -5,6 +5,7 @@ import contextlib
 import re
 import socket
 import struct
+import sys
 
 from . import xfrm
 from .command import sh
@@ -60,7 +61,7 @@ class Mappings:
         equal(struct.unpack_from("=H", message, 4)[0], xfrm.XFRM_MSG_MAPPING, "message")
         _, spi, family, _, _, old, new, old_port, new_port = struct.unpack_from(
             ">16sI2sB1xI16s16sHH", message, 16)
-        family = int.from_bytes(family, "little")
+        family = int.from_bytes(family, sys.byteorder)
         old, new = (socket.inet_ntop(family, x[:4 if family == socket.AF_INET else 16])
                     for x in (old, new))
         return spi, old, old_port, new, new_port
