@@ -367,13 +367,14 @@ vrrp_instance test {{
 """
 NOTIFY = """#!/bin/sh
 active() { echo $1 > /proc/sys/net/minesp/sn_active; }
+trap 'active 0' EXIT
+trap exit INT TERM
 while read -r kind name state priority; do
     case $state in
     MASTER) active 1 ;;
     *) active 0 ;;
     esac
 done < "$1"
-active 0
 """
 
 
@@ -406,7 +407,8 @@ class Node:
                 stdout=log, stderr=log, start_new_session=True)
 
     def dies(self):
-        os.killpg(self.process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.host.ip(f"link set veth0 down\nxfrm state flush\n"
                      f"addr del {GATEWAY}/24 dev veth0", check=False)

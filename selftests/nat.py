@@ -3,6 +3,7 @@
 """ESP in UDP: with stock and minimal peers; through a NAT, which changes its mapping; and
 with a peer that shares no code with the kernel, field by field."""
 import contextlib
+import os
 import random
 import socket
 import struct
@@ -160,6 +161,19 @@ def scapy(mode, inner, outer, mtu=1500, **more):
         yield p
 
 
+@lib.fixture
+def direct():
+    """The counter for packets whose SA is known from the packet before: InDirect, unless
+    this is an early 6.1, which does not take an SA from minesp for ESP in UDP."""
+    with scapy("transport", 4, 4) as p:
+        for _ in range(3):      # of which the second may show it to minesp
+            before = p.a.stats()
+            p.still_works()
+        way = "InDirect" if p.a.stats()["InDirect"] > before["InDirect"] else "InLookup"
+    assert way == "InDirect" or os.uname().release.startswith("6.1."), way
+    yield way
+
+
 def send(mode, inner, outer):
     """Each field of the UDP header, and that Scapy can open what follows it."""
     # b's kernel answers by ICMP unless it has a socket.
@@ -213,7 +227,7 @@ def receive(mode, inner, outer):
         for n in range(1, 9):
             data = random.randbytes(n)
             deliver([p.udp(esp(data))], data)
-        p.counts(before, InPackets=8, InDirect=8)
+        p.counts(before, InPackets=8, **{direct(): 8})
         # Scapy writes the right one.
         deliver([p.udp(esp(b"checksum"), chksum=None)], b"checksum")
         packet = p.udp(esp(b"trailing"))
@@ -284,7 +298,7 @@ def mismatch(outer):
             return scapy_peer.Peer.frame(p, esp())
 
         for wrong, right in (plain, lambda: p.udp(esp())), (lambda: p.udp(esp()), plain):
-            for way in "InLookup", "InDirect":
+            for way in "InLookup", direct():
                 before = p.counters()
                 p.send(wrong())
                 p.counts(before, XfrmInStateMismatch=1, **{way: 1})
