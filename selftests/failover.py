@@ -358,6 +358,7 @@ vrrp_instance test {{
     nopreempt
     interface veth0
     virtual_router_id 51
+    version 3
     priority {priority}
     advert_int 0.3
     virtual_ipaddress {{
@@ -384,6 +385,7 @@ class Node:
     def __init__(self, host, number, folder, epoch):
         self.host, self.process = host, None
         self.file = pathlib.Path(folder, host.name)
+        self.log = pathlib.Path(f"{self.file}.log")
         script = pathlib.Path(folder, "notify")
         script.write_text(NOTIFY)
         script.chmod(0o755)
@@ -400,8 +402,8 @@ class Node:
         self.host.settings(sn_active=0)
         self.host.ip(f"xfrm state add src {GATEWAY} dst {PEER} proto esp spi {SPI} "
                      f"mode transport {lib.SUITE} {lib.XFLAG_CLOCK}\nlink set veth0 up")
-        pids = [word for option in "prc" for word in (f"-{option}", f"{self.file}.{option}")]
-        with self.host.inside(), open(f"{self.file}.log", "a") as log:
+        pids = [word for option in "prcb" for word in (f"-{option}", f"{self.file}.{option}")]
+        with self.host.inside(), open(self.log, "a") as log:
             self.process = subprocess.Popen(
                 ["keepalived", "-n", "-l", "-P", "-f", self.file, *pids],
                 stdout=log, stderr=log, start_new_session=True)
@@ -460,7 +462,8 @@ def keepalived():
                 node.dies()
         found = seqno.recorded(wire, SPI)
         seqno.increasing([sn for sn, *_ in found])
-        lib.equal({iv >> 56 for _, iv, _ in found}, {1, 2}, "senders")
+        lib.equal({iv >> 56 for _, iv, _ in found}, {1, 2},
+                  "\n".join(["senders", *(node.log.read_text() for node in nodes)]))
         lib.equal(c.errors(), {}, "errors")
 
 
