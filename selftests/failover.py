@@ -42,6 +42,23 @@ def lan(a, b, c):
         f"peer name {h.name} netns {c.ns}" for h in (a, b)])
 
 
+def stock_peer(c, window=32, suite=lib.SUITE):
+    """Makes c the peer. Returns a socket that gets what it receives."""
+    c.settings(enabled=0)
+    c.ip(f"""
+        link set lo up
+        addr add {PEER}/24 dev lan
+        link set lan up
+        link set dev a master lan up
+        link set dev b master lan up
+        xfrm state add src {GATEWAY} dst {PEER} proto esp spi {SPI} mode transport replay-window {window} {suite}
+        xfrm policy add src {GATEWAY} dst {PEER} dir in tmpl proto esp mode transport
+    """)
+    wire = c.wire("lan", room=1 << 24)
+    wire.setblocking(False)
+    return wire
+
+
 class Gateway:
     """Sends to the peer from the address that both gateways have. late: seconds by which
     its clock is; the epoch makes it so."""
@@ -97,19 +114,8 @@ class Site:
 
     def __init__(self, a, b, c, window, late=SKEW, suite=lib.SUITE, **settings):
         epoch = int(time.time()) - 1000
-        c.settings(enabled=0)
-        c.ip(f"""
-            link set lo up
-            addr add {PEER}/24 dev lan
-            link set lan up
-            link set dev a master lan up
-            link set dev b master lan up
-            xfrm state add src {GATEWAY} dst {PEER} proto esp spi {SPI} mode transport replay-window {window} {suite}
-            xfrm policy add src {GATEWAY} dst {PEER} dir in tmpl proto esp mode transport
-        """)
         self.peer = c
-        self.wire = c.wire("lan", room=1 << 24)
-        self.wire.setblocking(False)
+        self.wire = stock_peer(c, window, suite)
         self.sink = c.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sink.bind((PEER, PORT))
         self.a = Gateway(a, c, epoch, 0, suite, **settings)
@@ -434,18 +440,7 @@ def keepalived():
     with lib.namespaces("abc", lan) as (a, b, c), tempfile.TemporaryDirectory(
             dir="/run") as folder:
         epoch = int(time.time()) - 1000
-        c.settings(enabled=0)
-        c.ip(f"""
-            link set lo up
-            addr add {PEER}/24 dev lan
-            link set lan up
-            link set dev a master lan up
-            link set dev b master lan up
-            xfrm state add src {GATEWAY} dst {PEER} proto esp spi {SPI} mode transport replay-window 32 {lib.SUITE}
-            xfrm policy add src {GATEWAY} dst {PEER} dir in tmpl proto esp mode transport
-        """)
-        wire = c.wire("lan", room=1 << 24)
-        wire.setblocking(False)
+        wire = stock_peer(c)
         nodes = [Node(a, 1, folder, epoch), Node(b, 2, folder, epoch)]
         try:
             for node in nodes:
