@@ -297,8 +297,11 @@ def mismatch(outer):
         def plain():
             return scapy_peer.Peer.frame(p, esp())
 
-        for wrong, right in (plain, lambda: p.udp(esp())), (lambda: p.udp(esp()), plain):
-            for way in "InLookup", direct():
+        def udp():
+            return p.udp(esp())
+
+        for wrong, right, known in (plain, udp, "InDirect"), (udp, plain, direct()):
+            for way in "InLookup", known:
                 before = p.counters()
                 p.send(wrong())
                 p.counts(before, XfrmInStateMismatch=1, **{way: 1})
