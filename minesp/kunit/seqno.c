@@ -66,6 +66,18 @@ struct minesp_seqno_test {
 	struct rnd_state rand;
 };
 
+/* Each part of an SA points to the others. */
+static void join(struct minesp_seqno_test *t)
+{
+	t->sa.mn = &t->mn;
+	t->sa.seqno = &t->seqno;
+	t->seqno.x = &t->x;
+	spin_lock_init(&t->x.lock);
+	INIT_LIST_HEAD(&t->states);
+	list_add(&t->x.km.all, &t->states);
+	t->x.geniv = &t->sa.geniv;
+}
+
 /* A new SA: one that has not sent yet. */
 static void new_sa(struct minesp_seqno_test *t)
 {
@@ -95,18 +107,12 @@ static int minesp_seqno_test_init(struct kunit *test)
 	KUNIT_ASSERT_TRUE(test, t->mn.stats);
 	t->mn.clock = &host_clock;
 	t->mn.sn_active = 1;
-	t->sa.mn = &t->mn;
-	t->sa.seqno = &t->seqno;
-	t->seqno.x = &t->x;
 	t->seqno.tick = 10 * NSEC_PER_MSEC;
 	t->seqno.epoch = EPOCH;
 	t->seqno.ahead = 1000;
 	t->seqno.soft = U32_MAX;
 	t->seqno.end = U32_MAX;
-	spin_lock_init(&t->x.lock);
-	INIT_LIST_HEAD(&t->states);
-	list_add(&t->x.km.all, &t->states);
-	t->x.geniv = &t->sa.geniv;
+	join(t);
 	t->x.props.extra_flags = MINESP_XFLAG_CLOCK | MINESP_XFLAG_FRESH;
 	seed = get_random_u64();
 	kunit_info(test, "seed %llu", seed);
@@ -284,14 +290,8 @@ static void boot_gateway(struct minesp_seqno_test *gw, struct minesp_seqno_test 
 	atomic64_set(&gw->mn.own_clock.sn_sent, 0);
 	mutex_init(&gw->mn.active_lock);
 	minesp_clock_begin(&gw->mn.own_clock);
-	gw->sa.mn = &gw->mn;
-	gw->sa.seqno = &gw->seqno;
 	gw->seqno = t->seqno;
-	gw->seqno.x = &gw->x;
-	spin_lock_init(&gw->x.lock);
-	INIT_LIST_HEAD(&gw->states);
-	list_add(&gw->x.km.all, &gw->states);
-	gw->x.geniv = &gw->sa.geniv;
+	join(gw);
 	gw->x.props.extra_flags = MINESP_XFLAG_CLOCK;
 	new_sa(gw);
 }
