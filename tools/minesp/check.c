@@ -57,7 +57,7 @@ unsigned int problems(const struct conf *conf, const struct state *s, FILE *to)
 		else if (dir == OUT && sa->clock != conf->clock)
 			tell(to, &n, "SNs come from a %s, not as the file says: minesp down %s, then up",
 			     sa->clock ? "clock" : "counter", conf->name);
-		else if (sa->tick && (sa->clock || sa->fresh) &&
+		else if (sa->tick &&
 			 (sa->tick != conf->keys[g].tick || sa->epoch != conf->keys[g].epoch ||
 			  sa->ahead != conf->keys[g].ahead))
 			tell(to, &n, "the SA that %s has another Tick, Epoch or Ahead than the file: minesp down %s, then up",

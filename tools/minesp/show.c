@@ -37,13 +37,13 @@ static const struct {
 	{ "XfrmOutNoStates", "not sent: a policy wants ESP, and there is no SA" },
 };
 
-/* timed: the SN comes from a clock, and its tick and epoch are known. */
-static void show_sn(const struct sa *sa, uint64_t sn, bool timed)
+/* The SN sent last, or the highest one received; and when that was, if a clock made it */
+static void show_sn(const struct sa *sa, bool sent)
 {
-	uint64_t now;
+	uint64_t sn = sent ? sa->sent : sa->received, now;
 
 	printf("%" PRIu64 " packets, SN %" PRIu64, sa->packets, sn);
-	if (!timed || !sa->tick || !sn)
+	if (!sn || !(sent ? sa->clock : sa->fresh))
 		return;
 	now = ticks(sa->epoch, sa->tick, 0);
 	if (sn > now)
@@ -58,7 +58,7 @@ static void show_sa(const struct sa *sa, int g, int dir)
 	if (g != KEYS)
 		printf(" (%s)", generations[g]);
 	printf(": ");
-	show_sn(sa, dir == OUT ? sa->sent : sa->received, dir == OUT || sa->fresh);
+	show_sn(sa, dir == OUT);
 	if (dir == IN)
 		printf(", %s", sa->direct ? "direct" : "not direct");
 	if (sa->replays || sa->failed)
@@ -165,8 +165,7 @@ static void show_others(const struct state *s)
 		if (sa->minimal && !sa->shown) {
 			printf("of no link: 0x%08x to %s, %s, SNs from the %s, ", sa->spi,
 			       sa->dst, sa->suite, sa->clock ? "clock" : "counter");
-			show_sn(sa, sa->sent ?: sa->received,
-				sa->sent ? sa->clock : sa->fresh);
+			show_sn(sa, sa->sent);
 			printf("\n");
 		}
 }
