@@ -138,8 +138,8 @@ struct minesp_net {
 };
 
 /* Refuse what is being configured, and say why. */
-#define minesp_refuse(extack, err, text) minesp_say(extack, err, "minesp: " text)
-static inline int minesp_say(struct netlink_ext_ack *extack, int err,
+#define minesp_refuse(extack, err, text) minesp_set_extack(extack, err, "minesp: " text)
+static inline int minesp_set_extack(struct netlink_ext_ack *extack, int err,
 			     const char *text)
 {
 	if (extack)
@@ -148,14 +148,14 @@ static inline int minesp_say(struct netlink_ext_ack *extack, int err,
 }
 
 /**
- * struct minesp_lack - what an SA may ask for, and minimal ESP does not have
+ * struct minesp_unsupported - what an SA may ask for, and minimal ESP does not have
  * @err: why the SA is refused
  * @stat: counts SAs that have become stock instead
  * @text: what is wrong
  * @refused: the same, with the way out
  * @stock: the same, as a warning for an SA that has become stock
  */
-struct minesp_lack {
+struct minesp_unsupported {
 	int err;
 	enum minesp_stat stat;
 	const char *text, *refused, *stock;
@@ -165,7 +165,7 @@ struct minesp_lack {
 	"; extra-flag 0x02000000 or net.minesp.enabled=2 choose the kernel's own ESP"
 
 /* @stock_has: whether the kernel's own ESP has it, and so is a way out */
-#define MINESP_LACK(_err, _stat, stock_has, _text) {			\
+#define MINESP_UNSUPPORTED(_err, _stat, stock_has, _text) {			\
 	.err = _err,							\
 	.stat = _stat,							\
 	.text = "minesp: " _text,					\
@@ -192,7 +192,7 @@ static inline void minesp_async_end(struct minesp_net *mn)
  * @end: the highest SN
  * @soft: the SN from which on the SA should be rekeyed
  * @last: the SN that was sent last, under x->lock; 0 before the first packet
- * @before: the highest SN that an SA before this one can have sent ahead of the clock, at
+ * @floor: the highest SN that an SA before this one can have sent ahead of the clock, at
  *	    least 1; known when this SA has its first packet, 0 before; under x->lock
  * @took_over: the namespace's, when @last was sent, under x->lock
  * @ahead: how far SNs may run ahead of the clock, in ticks
@@ -200,14 +200,14 @@ static inline void minesp_async_end(struct minesp_net *mn)
  * @timer: when the clock comes to @soft, and to @end
  *
  * Only for an SA that is to have one of them. What it was added with stays; only
- * @last, @before and @took_over change.
+ * @last, @floor and @took_over change.
  */
 struct minesp_seqno {
 	struct xfrm_state *x;
 	u64 tick, epoch;
 	u64 rx_max_age, rx_max_ahead;
 	u64 end, soft;
-	u64 last, before, took_over;
+	u64 last, floor, took_over;
 	u32 ahead;
 	u8 iv_sender;
 	struct hrtimer timer;
@@ -314,13 +314,13 @@ struct xfrm_state *minesp_sad_find(struct minesp_net *mn, __be32 spi);
 
 /* suite.c */
 struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
-				      const struct minesp_lack **lack,
+				      const struct minesp_unsupported **unsup,
 				      struct netlink_ext_ack *extack);
 void minesp_iv_init(struct minesp_sa *sa, const struct xfrm_state *x);
 void minesp_iv(const struct minesp_sa *sa, u64 sn, u8 *iv);
 
 /* crypt.c */
-int minesp_own(struct sk_buff *skb, int taillen, struct sk_buff **trailer);
+int minesp_make_writable(struct sk_buff *skb, int taillen, struct sk_buff **trailer);
 int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb,
 		 struct ip_esp_hdr *esph, int nfrags, __be32 seq_hi,
 		 crypto_completion_t done, bool encrypt);
@@ -333,7 +333,7 @@ void minesp_seqno_net(const struct net *net, struct minesp_net *mn);
 int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 		      struct netlink_ext_ack *extack);
 void minesp_seqno_exit(struct minesp_sa *sa);
-void minesp_seqno_active(struct minesp_net *mn, bool active);
+void minesp_seqno_set_active(struct minesp_net *mn, bool active);
 int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn);
 void minesp_seqno_encap(struct xfrm_state *x, const struct sk_buff *skb,
 			struct xfrm_offload *xo);

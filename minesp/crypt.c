@@ -55,7 +55,7 @@ void minesp_crypt_exit(void)
 }
 
 /**
- * minesp_own - make a packet's memory its own, so that it can be changed
+ * minesp_make_writable - make a packet's memory its own, so that it can be changed
  * @skb: the packet: paged, cloned, fragmented. It becomes linear, unless it has a frag
  *	 list.
  * @taillen: bytes of room to have behind it
@@ -69,7 +69,7 @@ void minesp_crypt_exit(void)
  *
  * Return: the number of buffers, for minesp_crypt(); or -ENOMEM.
  */
-int minesp_own(struct sk_buff *skb, int taillen, struct sk_buff **trailer)
+int minesp_make_writable(struct sk_buff *skb, int taillen, struct sk_buff **trailer)
 {
 	int room = skb->data_len + taillen - (skb->end - skb->tail);
 
@@ -89,7 +89,7 @@ int minesp_own(struct sk_buff *skb, int taillen, struct sk_buff **trailer)
  * @x: the SA
  * @skb: the packet, its memory its own. It ends with the ICV, or with the room for it.
  * @esph: its ESP header, complete, and in the linear part with the IV, if one is sent
- * @nfrags: what minesp_own() returned
+ * @nfrags: what minesp_make_writable() returned
  * @seq_hi: the upper half of the SN where ESN is used
  * @done: called when an asynchronous operation has ended, bottom halves off;
  *	  it begins with minesp_crypt_end(), and ends with minesp_async_end()

@@ -20,7 +20,7 @@
 static int direct_encap_type __read_mostly;
 
 /* Whether this kernel does so. GRO is not used until this is known. */
-static enum { DIRECT_UNKNOWN, DIRECT_WORKS, DIRECT_NOT } direct __read_mostly;
+static enum { DIRECT_UNKNOWN, DIRECT_WORKS, DIRECT_IGNORED } direct __read_mostly;
 
 /**
  * minesp_direct_works - does this kernel take the SA from us?
@@ -74,7 +74,7 @@ static int minesp_input_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 		minesp_stat_inc(mn, MINESP_IN_PAD_LENGTH);
 		return -EINVAL;
 	}
-	/* This cannot fail, because minesp_own() has made the packet's memory its own. */
+	/* This cannot fail, because minesp_make_writable() has made the packet's memory its own. */
 	pskb_trim_unique(skb, skb->len - taillen);
 	__skb_pull(skb, hlen);
 
@@ -144,7 +144,7 @@ static void minesp_input_done(crypto_completion_data_t *data, int err)
  * back to be decrypted. So give the packet back without its SA. It comes again by way
  * of IP, with the mark by which its SA was found, as far as the mark is known.
  */
-static int minesp_input_again(struct xfrm_state *x, struct sk_buff *skb)
+static int minesp_input_without_gro(struct xfrm_state *x, struct sk_buff *skb)
 {
 	const struct xfrm_mark *set = &x->props.smark;
 	struct net_device *dev = skb->dev;
@@ -177,7 +177,7 @@ static void minesp_input_direct(struct xfrm_state *x, struct sk_buff *skb,
 		if (MINESP_GRO_ENCAP_TYPE)
 			WRITE_ONCE(direct_encap_type, MINESP_GRO_ENCAP_TYPE);
 		else
-			WRITE_ONCE(direct, DIRECT_NOT);
+			WRITE_ONCE(direct, DIRECT_IGNORED);
 	} else if (unlikely(READ_ONCE(direct) == DIRECT_UNKNOWN)) {
 		WRITE_ONCE(direct, DIRECT_WORKS);
 	}
@@ -212,7 +212,7 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 	if (sp->olen && (sp->ovec[0].flags & MINESP_DIRECT) == MINESP_DIRECT)
 		minesp_input_direct(x, skb, sp);
 	else if (xo && xo->flags & XFRM_GRO)
-		return minesp_input_again(x, skb);
+		return minesp_input_without_gro(x, skb);
 
 	if (skb->len < hlen + 2 + crypto_aead_authsize(aead) ||
 	    !pskb_may_pull(skb, hlen)) {
@@ -220,7 +220,7 @@ int minesp_input(struct xfrm_state *x, struct sk_buff *skb)
 		return -EINVAL;
 	}
 
-	err = minesp_own(skb, 0, &trailer);
+	err = minesp_make_writable(skb, 0, &trailer);
 	if (likely(err >= 0)) {
 		/* The device's checksum covers the ciphertext. */
 		skb->ip_summed = CHECKSUM_NONE;
@@ -248,7 +248,7 @@ static unsigned int minesp_daddr_offset(u16 family)
 }
 
 /* Set what xfrm_input() needs to look up an SA by the packet's SPI. */
-static void minesp_input_begin(struct sk_buff *skb, u16 family)
+static void minesp_set_spi_cb(struct sk_buff *skb, u16 family)
 {
 	XFRM_TUNNEL_SKB_CB(skb)->tunnel.ip4 = NULL;
 	XFRM_SPI_SKB_CB(skb)->family = family;
@@ -287,7 +287,7 @@ bool minesp_direct_prepare(struct sk_buff *skb, struct xfrm_state *x, __be32 seq
 	sp->olen = 1;	/* with ovec[0] otherwise 0, as secpath_set() made it */
 	sp->ovec[0].flags = flags;
 	/* A kernel may look up the SA all the same, see minesp_input_direct(). */
-	minesp_input_begin(skb, family);
+	minesp_set_spi_cb(skb, family);
 	XFRM_SPI_SKB_CB(skb)->seq = seq;
 	return true;
 }
@@ -332,7 +332,7 @@ static int minesp_rcv_direct(struct sk_buff *skb, u16 family, int encap_type)
 	 * On kernels that need an encap_type of -2, there is no room for that of ESP in
 	 * UDP.
 	 */
-	if (likely(READ_ONCE(direct) != DIRECT_NOT) &&
+	if (likely(READ_ONCE(direct) != DIRECT_IGNORED) &&
 	    (!encap_type || !READ_ONCE(direct_encap_type))) {
 		x = minesp_sad_find(mn, spi);
 		/*
@@ -346,7 +346,7 @@ static int minesp_rcv_direct(struct sk_buff *skb, u16 family, int encap_type)
 			xfrm_state_put(x);
 	}
 	minesp_stat_inc(mn, MINESP_IN_LOOKUP);
-	minesp_input_begin(skb, family);
+	minesp_set_spi_cb(skb, family);
 	return minesp_deliver_input(skb, encap_type);
 }
 
@@ -374,13 +374,13 @@ static int minesp6_rcv_encap(struct sk_buff *skb, int nexthdr, __be32 spi,
 }
 
 /* What a protocol handler does at a step in which it takes no part. */
-static int minesp_pass_input(struct sk_buff *skb, int nexthdr, __be32 spi,
+static int minesp_skip_input(struct sk_buff *skb, int nexthdr, __be32 spi,
 			     int encap_type)
 {
 	return -EINVAL;
 }
 
-static int minesp_pass_cb(struct sk_buff *skb, int err)
+static int minesp_skip_cb(struct sk_buff *skb, int err)
 {
 	return 1;
 }
@@ -389,7 +389,7 @@ static int minesp_pass_cb(struct sk_buff *skb, int err)
  * Whether an ICMP message quotes a packet of an SA here, minimal or stock. XFRM
  * interfaces handle the messages for their own SAs.
  */
-static bool minesp_quoted(struct sk_buff *skb, const void *daddr,
+static bool minesp_icmp_for_us(struct sk_buff *skb, const void *daddr,
 			  const struct ip_esp_hdr *esph, u16 family)
 {
 	struct xfrm_state *x;
@@ -413,7 +413,7 @@ static int minesp4_err(struct sk_buff *skb, u32 info)
 	if (!redirect && (icmph->type != ICMP_DEST_UNREACH ||
 			  icmph->code != ICMP_FRAG_NEEDED))
 		return 0;
-	if (!minesp_quoted(skb, &iph->daddr,
+	if (!minesp_icmp_for_us(skb, &iph->daddr,
 			   (const void *)(skb->data + iph->ihl * 4), AF_INET))
 		return -ENOENT;
 	if (redirect)
@@ -431,7 +431,7 @@ static int minesp6_err(struct sk_buff *skb, struct inet6_skb_parm *opt,
 
 	if (type != ICMPV6_PKT_TOOBIG && type != NDISC_REDIRECT)
 		return 0;
-	if (!minesp_quoted(skb, &ip6h->daddr,
+	if (!minesp_icmp_for_us(skb, &ip6h->daddr,
 			   (const void *)(skb->data + offset), AF_INET6))
 		return -ENOENT;
 	if (type == NDISC_REDIRECT)
@@ -442,7 +442,7 @@ static int minesp6_err(struct sk_buff *skb, struct inet6_skb_parm *opt,
 	return 0;
 }
 
-static int minesp_pass(struct sk_buff *skb)
+static int minesp_skip(struct sk_buff *skb)
 {
 	return -EINVAL;
 }
@@ -459,19 +459,19 @@ static int minesp_pass(struct sk_buff *skb)
 static struct xfrm##v##_protocol minesp##v##_protocols[] = { {		\
 	.handler = minesp##v##_rcv_direct,				\
 	.input_handler = minesp##v##_rcv_encap,				\
-	.cb_handler = minesp_pass_cb,					\
+	.cb_handler = minesp_skip_cb,					\
 	.err_handler = minesp##v##_err,					\
 	.priority = 50,							\
 }, {									\
-	.handler = minesp_pass,						\
-	.input_handler = minesp_pass_input,				\
+	.handler = minesp_skip,						\
+	.input_handler = minesp_skip_input,				\
 	.cb_handler = minesp_deliver_cb,				\
 	.err_handler = minesp##v##_err,					\
 	.priority = 5,							\
 }, {									\
 	.handler = xfrm##v##_rcv,					\
 	.input_handler = xfrm_input,					\
-	.cb_handler = minesp_pass_cb,					\
+	.cb_handler = minesp_skip_cb,					\
 	.err_handler = minesp##v##_err,					\
 	.priority = -1,							\
 } }

@@ -57,7 +57,7 @@ static void __exit minesp_exit(void)
 	/*
 	 * No minimal SA is left, because each one holds a reference to the module. But
 	 * a task may still run the last instructions of our code after the reference
-	 * that it relied on is gone. There are two such cases: minesp_hand_over() gives
+	 * that it relied on is gone. There are two such cases: minesp_use_stock() gives
 	 * up a reference, and a sender's SA may go away when its packet completes on
 	 * another CPU. Both run in process context and may be preempted there, so plain
 	 * RCU does not wait for them. Neither sleeps after that point, so RCU tasks

@@ -17,7 +17,7 @@ static unsigned int minesp_padlen(unsigned int len, unsigned int blocksize)
  * minesp_output_end - finish a packet that has been encrypted, or has not, and count it
  * @x: the SA
  * @skb: the packet
- * @err: 0, or what minesp_crypt() or minesp_own() returned
+ * @err: 0, or what minesp_crypt() or minesp_make_writable() returned
  *
  * Return: @err
  */
@@ -93,7 +93,7 @@ int minesp_encrypt(struct xfrm_state *x, struct sk_buff *skb, u8 next, bool xmit
 	 * Make the packet linear, our own, and long enough for the trailer. Mostly it
 	 * is.
 	 */
-	nfrags = minesp_own(skb, taillen, &trailer);
+	nfrags = minesp_make_writable(skb, taillen, &trailer);
 	if (unlikely(nfrags < 0))
 		return minesp_output_end(x, skb, nfrags);
 

@@ -96,7 +96,7 @@ static s64 minesp_offset(void)
  * The clock for making an SN: nanoseconds since 1970, never less than it was for
  * one before. The first caller that sees that the clock was set notes the new offset.
  */
-static u64 minesp_clock_sn(struct minesp_net *mn)
+static u64 minesp_clock_advance(struct minesp_net *mn)
 {
 	struct minesp_clock *clock = mn->clock;
 	s64 offset, back;
@@ -121,7 +121,7 @@ out:
 }
 
 /* The clock for all other purposes: it reads offset_max, and does not raise it. */
-static u64 minesp_clock(const struct minesp_net *mn)
+static u64 minesp_clock_read(const struct minesp_net *mn)
 {
 	return max_t(u64, ktime_get_real_ns(),
 		     ktime_get_boottime_ns() +
@@ -140,7 +140,7 @@ static u64 minesp_ticks(const struct minesp_seqno *s, u64 ns)
  * has cancelled it for good. And @x must be in the core's lists, since its expiry
  * removes it from them.
  */
-static void minesp_seqno_wear(struct xfrm_state *x, u64 sn)
+static void minesp_seqno_check_expire(struct xfrm_state *x, u64 sn)
 {
 	const struct minesp_seqno *s = minesp_sa(x)->seqno;
 
@@ -158,7 +158,7 @@ static enum hrtimer_restart minesp_seqno_timer(struct hrtimer *timer)
 {
 	struct minesp_seqno *s = container_of(timer, struct minesp_seqno, timer);
 	struct xfrm_state *x = s->x;
-	u64 sn = minesp_ticks(s, minesp_clock(minesp_sa(x)->mn));
+	u64 sn = minesp_ticks(s, minesp_clock_read(minesp_sa(x)->mn));
 	u8 state;
 
 	spin_lock(&x->lock);
@@ -167,7 +167,7 @@ static enum hrtimer_restart minesp_seqno_timer(struct hrtimer *timer)
 	if (state == XFRM_STATE_VALID && list_empty(&x->km.all))
 		state = MINESP_STATE_NEW;
 	if (state == XFRM_STATE_VALID)
-		minesp_seqno_wear(x, sn);
+		minesp_seqno_check_expire(x, sn);
 	spin_unlock(&x->lock);
 	if (state == XFRM_STATE_VOID || state == MINESP_STATE_NEW)
 		hrtimer_forward_now(timer, NSEC_PER_MSEC);
@@ -265,7 +265,7 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 	if (!(flags & MINESP_XFLAG_CLOCK))
 		return 0;
 
-	now = minesp_clock(mn);
+	now = minesp_clock_read(mn);
 	sn = minesp_ticks(s, now);
 	if (now < s->epoch)
 		return minesp_refuse(extack, -EINVAL,
@@ -299,7 +299,7 @@ void minesp_seqno_exit(struct minesp_sa *sa)
  * more. Others go on, so this is only worked out when the SA has its first packet: it
  * would stay ahead of the clock otherwise, and the SA would never send.
  */
-static u64 minesp_seqno_before(const struct minesp_seqno *s,
+static u64 minesp_seqno_floor(const struct minesp_seqno *s,
 			       const struct minesp_clock *clock, u64 ticks)
 {
 	/*
@@ -322,7 +322,7 @@ static u64 minesp_seqno_start(const struct minesp_seqno *s,
 			      u64 oseq)
 {
 	u64 began = clock->began + atomic64_read(&clock->offset_max);
-	u64 start = max3(ticks, oseq, s->before);
+	u64 start = max3(ticks, oseq, s->floor);
 
 	/* No SA had this epoch before it began. */
 	if (began > s->epoch)
@@ -330,7 +330,7 @@ static u64 minesp_seqno_start(const struct minesp_seqno *s,
 	return start;
 }
 
-static void minesp_seqno_sent(struct minesp_clock *clock, s64 ns)
+static void minesp_clock_note_ahead(struct minesp_clock *clock, s64 ns)
 {
 	s64 old = atomic64_read(&clock->sn_sent);
 
@@ -339,7 +339,7 @@ static void minesp_seqno_sent(struct minesp_clock *clock, s64 ns)
 }
 
 /* Set minesp_oseq(). */
-static void minesp_seqno_count(struct xfrm_state *x, u64 sn)
+static void minesp_set_oseq(struct xfrm_state *x, u64 sn)
 {
 	if (x->replay_esn) {
 		x->replay_esn->oseq = sn;
@@ -350,7 +350,7 @@ static void minesp_seqno_count(struct xfrm_state *x, u64 sn)
 }
 
 /**
- * minesp_seqno_active - set net.minesp.sn_active
+ * minesp_seqno_set_active - set net.minesp.sn_active
  * @mn: the namespace
  * @active: whether its SAs send with SNs from the clock. After a call with false has
  *	    returned, no SA makes such an SN. A call with true takes over, also when SAs
@@ -358,7 +358,7 @@ static void minesp_seqno_count(struct xfrm_state *x, u64 sn)
  *
  * The caller may sleep.
  */
-void minesp_seqno_active(struct minesp_net *mn, bool active)
+void minesp_seqno_set_active(struct minesp_net *mn, bool active)
 {
 	/* One at a time: the time of a take-over is that of the last one. */
 	mutex_lock(&mn->active_lock);
@@ -376,7 +376,7 @@ void minesp_seqno_active(struct minesp_net *mn, bool active)
 }
 
 /* A packet that is not sent does not count. NEWAE may have set both to 0. */
-static void minesp_seqno_unused(struct xfrm_state *x, const struct sk_buff *skb)
+static void minesp_seqno_uncount(struct xfrm_state *x, const struct sk_buff *skb)
 {
 	x->curlft.bytes -= min_t(u64, x->curlft.bytes, skb->len);
 	x->curlft.packets -= min_t(u64, x->curlft.packets, 1);
@@ -415,16 +415,16 @@ int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 		err = -EINVAL;
 		goto unlock;
 	}
-	/* Pairs with minesp_seqno_active(). */
+	/* Pairs with minesp_seqno_set_active(). */
 	if (unlikely(!smp_load_acquire(&mn->sn_active))) {
-		minesp_seqno_unused(x, skb);
+		minesp_seqno_uncount(x, skb);
 		minesp_stat_inc(mn, MINESP_OUT_STANDBY);
 		err = -ENETDOWN;
 		goto count;
 	}
-	ticks = minesp_ticks(s, minesp_clock_sn(mn));
-	if (unlikely(!s->before))
-		s->before = minesp_seqno_before(s, mn->clock, ticks);
+	ticks = minesp_ticks(s, minesp_clock_advance(mn));
+	if (unlikely(!s->floor))
+		s->floor = minesp_seqno_floor(s, mn->clock, ticks);
 	last = s->last ?: minesp_seqno_start(s, mn->clock, ticks, core - 1);
 	took_over = atomic64_read(&mn->took_over);
 	if (unlikely(took_over != s->took_over))
@@ -434,10 +434,10 @@ int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 	next = max(ticks, last + 1);
 	if (unlikely(next > s->end)) {
 		minesp_stat_inc(mn, MINESP_OUT_EXPIRED);
-		minesp_seqno_wear(x, next);
+		minesp_seqno_check_expire(x, next);
 		err = -EOVERFLOW;
 	} else if (unlikely(next > ticks + s->ahead)) {
-		minesp_seqno_unused(x, skb);
+		minesp_seqno_uncount(x, skb);
 		minesp_stat_inc(mn, MINESP_OUT_AHEAD);
 		err = -EBUSY;
 	} else {
@@ -445,13 +445,13 @@ int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 		s->last = next;
 		s->took_over = took_over;
 		if (next > ticks)
-			minesp_seqno_sent(mn->clock,
+			minesp_clock_note_ahead(mn->clock,
 					  s->epoch + next * s->tick);
-		minesp_seqno_wear(x, next);
+		minesp_seqno_check_expire(x, next);
 	}
 count:
 	/* The core has counted for itself. */
-	minesp_seqno_count(x, s->last ?: core - 1);
+	minesp_set_oseq(x, s->last ?: core - 1);
 unlock:
 	spin_unlock_bh(&x->lock);
 	return err;
@@ -482,7 +482,7 @@ void minesp_seqno_encap(struct xfrm_state *x, const struct sk_buff *skb,
 	/* May be 0 for a packet from a virtual machine: then there are none. */
 	xo->orig_mac_len = skb_shinfo(skb)->gso_segs;
 	spin_lock_bh(&x->lock);
-	minesp_seqno_unused(x, skb);
+	minesp_seqno_uncount(x, skb);
 	spin_unlock_bh(&x->lock);
 }
 
@@ -523,7 +523,7 @@ int minesp_seqno_xmit(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 		err = -EOVERFLOW;
 		if (unlikely(*sn - 1 >= end))
 			goto unlock;
-		minesp_seqno_count(x, *sn);
+		minesp_set_oseq(x, *sn);
 	}
 	err = 0;
 unlock:

@@ -8,7 +8,7 @@
 #include "minesp.h"
 
 #define USAGE(stock_has, text) \
-	MINESP_LACK(-EINVAL, MINESP_STOCK_KEY, stock_has, text)
+	MINESP_UNSUPPORTED(-EINVAL, MINESP_STOCK_KEY, stock_has, text)
 
 /*
  * One row, one suite (aead in ip xfrm), or one half of a suite: any cipher (enc)
@@ -20,7 +20,7 @@ static const struct minesp_alg {
 	u16 icv_bits[2];	/* which ICVs there are, one or two; none for enc */
 	u16 implicit;		/* the ICV with which RFC 8750 has implicit IVs */
 	u16 key_bits;		/* the only key; 0: the crypto API knows which there are */
-	struct minesp_lack usage;	/* the answer to any other ICV or key */
+	struct minesp_unsupported usage;	/* the answer to any other ICV or key */
 } algs[] = {
 	/* RFC 4106; with the ICV of 16 bytes: MUST in RFC 8221 */
 	{ "rfc4106(gcm(aes))", { 128, 128 }, 128, 0,
@@ -57,20 +57,20 @@ static const struct minesp_alg {
 	  USAGE(true, "AES-CMAC: a key of 16 bytes; auth-trunc and 96 bits") },
 };
 
-static const struct minesp_lack minesp_lack_enc =
-	MINESP_LACK(-EINVAL, MINESP_STOCK_SUITE, false,
+static const struct minesp_unsupported minesp_unsup_enc =
+	MINESP_UNSUPPORTED(-EINVAL, MINESP_STOCK_SUITE, false,
 		    "authentication alone is aead 'rfc4543(gcm(aes))' KEY 128, or auth-trunc with enc 'ecb(cipher_null)' ''");
 
-static const struct minesp_lack minesp_lack_auth =
-	MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
+static const struct minesp_unsupported minesp_unsup_auth =
+	MINESP_UNSUPPORTED(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
 		    "encryption needs authentication: aead 'rfc4106(gcm(aes))' KEY 128, or auth-trunc 'hmac(sha256)' KEY 128");
 
-static const struct minesp_lack minesp_lack_cipher =
-	MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
+static const struct minesp_unsupported minesp_unsup_cipher =
+	MINESP_UNSUPPORTED(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
 		    "this cipher is too weak (RFC 8221), or unknown; use aead 'rfc4106(gcm(aes))' KEY 128");
 
-static const struct minesp_lack minesp_lack_authenticator =
-	MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
+static const struct minesp_unsupported minesp_unsup_authenticator =
+	MINESP_UNSUPPORTED(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
 		    "this authenticator is too weak (RFC 8221), or unknown; use auth-trunc 'hmac(sha256)' KEY 128");
 
 /* What an SA asks for; with aead, both rows are the same. */
@@ -89,7 +89,7 @@ static const struct minesp_alg *minesp_alg(const char *name)
 	return NULL;
 }
 
-static const struct minesp_lack *
+static const struct minesp_unsupported *
 minesp_suite_find(struct minesp_suite *s, const struct xfrm_state *x)
 {
 	if (x->aead) {
@@ -98,17 +98,17 @@ minesp_suite_find(struct minesp_suite *s, const struct xfrm_state *x)
 		s->icv_bits = x->aead->alg_icv_len;
 	} else {
 		if (!x->ealg)
-			return &minesp_lack_enc;
+			return &minesp_unsup_enc;
 		if (!x->aalg)
-			return &minesp_lack_auth;
+			return &minesp_unsup_auth;
 		s->enc = minesp_alg(x->ealg->alg_name);
 		s->auth = minesp_alg(x->aalg->alg_name);
 		s->icv_bits = x->aalg->alg_trunc_len;
 	}
 	if (!s->enc)
-		return &minesp_lack_cipher;
+		return &minesp_unsup_cipher;
 	if (!s->auth)
-		return &minesp_lack_authenticator;
+		return &minesp_unsup_authenticator;
 	if (s->icv_bits != s->auth->icv_bits[0] &&
 	    s->icv_bits != s->auth->icv_bits[1])
 		return &s->auth->usage;
@@ -144,7 +144,7 @@ static int minesp_setkeys(struct crypto_aead *aead, const struct xfrm_state *x)
 /**
  * minesp_suite_init - make the AEAD that an SA asks for, keyed
  * @x: the SA, with its algorithms as the user gave them
- * @lack: receives what minimal ESP does not have, if that is the reason of a refusal
+ * @unsup: receives what minimal ESP does not have, if that is the reason of a refusal
  * @extack: receives any other reason
  *
  * Return: the AEAD, for crypto_free_aead(); or an ERR_PTR: -EOPNOTSUPP for a
@@ -152,7 +152,7 @@ static int minesp_setkeys(struct crypto_aead *aead, const struct xfrm_state *x)
  * a wrong key or ICV, -ENOMEM, the crypto API's errors.
  */
 struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
-				      const struct minesp_lack **lack,
+				      const struct minesp_unsupported **unsup,
 				      struct netlink_ext_ack *extack)
 {
 	char name[CRYPTO_MAX_ALG_NAME];
@@ -161,9 +161,9 @@ struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
 	bool other_key;
 	int err;
 
-	*lack = minesp_suite_find(&s, x);
-	if (*lack)
-		return ERR_PTR((*lack)->err);
+	*unsup = minesp_suite_find(&s, x);
+	if (*unsup)
+		return ERR_PTR((*unsup)->err);
 	if (x->props.extra_flags & MINESP_XFLAG_IMPLICIT_IV &&
 	    s.icv_bits != s.auth->implicit) {
 		err = minesp_refuse(extack, -EOPNOTSUPP,
@@ -190,10 +190,10 @@ struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
 	other_key = s.auth->key_bits &&
 		    s.auth->key_bits != x->aalg->alg_key_len;
 	if (err == -EINVAL) {
-		minesp_say(extack, err, other_key ? s.auth->usage.text :
+		minesp_set_extack(extack, err, other_key ? s.auth->usage.text :
 						    s.enc->usage.text);
 	} else if (!err && other_key) {
-		*lack = &s.auth->usage;
+		*unsup = &s.auth->usage;
 		err = s.auth->usage.err;
 	}
 	if (!err)

@@ -59,7 +59,7 @@ static int minesp_do_sn_active(CTL_TABLE *table, int write, void *buffer,
 	err = proc_douintvec_minmax(&tmp, write, buffer, lenp, ppos);
 	/* As with sad_slots; but writing 1 again is not without effect. */
 	if (!err && write && active != UINT_MAX)
-		minesp_seqno_active(mn, active);
+		minesp_seqno_set_active(mn, active);
 	return err;
 }
 

@@ -34,7 +34,7 @@ static struct minesp_family {
  * on the core calls that type directly. The stock module is pinned as long as
  * minesp is loaded, so there is a reference to take.
  */
-static int minesp_hand_over(struct xfrm_state *x, struct netlink_ext_ack *extack)
+static int minesp_use_stock(struct xfrm_state *x, struct netlink_ext_ack *extack)
 {
 	const struct xfrm_type *stock =
 		families[x->props.family == AF_INET6].stock;
@@ -56,44 +56,44 @@ static int minesp_hand_over(struct xfrm_state *x, struct netlink_ext_ack *extack
 }
 
 /* What minimal ESP leaves out (RFC 9333), and what would break its promises */
-static const struct minesp_lack minesp_lack_spi =
-	MINESP_LACK(-EINVAL, MINESP_STOCK_SPI, true,
+static const struct minesp_unsupported minesp_unsup_spi =
+	MINESP_UNSUPPORTED(-EINVAL, MINESP_STOCK_SPI, true,
 		    "SPIs 0-255 are reserved (RFC 4303 2.1); use one above 255");
 
-static const struct minesp_lack minesp_lack_mode =
-	MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_MODE, true,
+static const struct minesp_unsupported minesp_unsup_mode =
+	MINESP_UNSUPPORTED(-EOPNOTSUPP, MINESP_STOCK_MODE, true,
 		    "only transport and tunnel mode, not BEET or IPTFS");
 
-static const struct minesp_lack minesp_lack_encap =
-	MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_ENCAP, IS_ENABLED(CONFIG_INET_ESPINTCP),
+static const struct minesp_unsupported minesp_unsup_encap =
+	MINESP_UNSUPPORTED(-EOPNOTSUPP, MINESP_STOCK_ENCAP, IS_ENABLED(CONFIG_INET_ESPINTCP),
 		    "no encapsulation but espinudp");
 
-static const struct minesp_lack minesp_lack_tfc =
-	MINESP_LACK(-EOPNOTSUPP, MINESP_STOCK_TFC, true,
+static const struct minesp_unsupported minesp_unsup_tfc =
+	MINESP_UNSUPPORTED(-EOPNOTSUPP, MINESP_STOCK_TFC, true,
 		    "no TFC padding (RFC 9333 5)");
 
-static const struct minesp_lack minesp_lack_wrap =
-	MINESP_LACK(-EINVAL, MINESP_STOCK_WRAP, true,
+static const struct minesp_unsupported minesp_unsup_wrap =
+	MINESP_UNSUPPORTED(-EINVAL, MINESP_STOCK_WRAP, true,
 		    "oseq-may-wrap would repeat SNs and nonces; rekey, or use ESN (flag esn)");
 
-static const struct minesp_lack *minesp_check(const struct xfrm_state *x)
+static const struct minesp_unsupported *minesp_check(const struct xfrm_state *x)
 {
 	if (ntohl(x->id.spi) <= 255)
-		return &minesp_lack_spi;
+		return &minesp_unsup_spi;
 	if (x->props.mode != XFRM_MODE_TRANSPORT &&
 	    x->props.mode != XFRM_MODE_TUNNEL)
-		return &minesp_lack_mode;
+		return &minesp_unsup_mode;
 	if (x->encap && x->encap->encap_type != UDP_ENCAP_ESPINUDP)
-		return &minesp_lack_encap;
+		return &minesp_unsup_encap;
 	if (x->tfcpad)
-		return &minesp_lack_tfc;
+		return &minesp_unsup_tfc;
 	if (x->props.extra_flags & XFRM_SA_XFLAG_OSEQ_MAY_WRAP)
-		return &minesp_lack_wrap;
+		return &minesp_unsup_wrap;
 	return NULL;
 }
 
 /* What an SA is to be: the values of net.minesp.enabled */
-enum { MINESP_STOCK, MINESP_STRICT, MINESP_IF_POSSIBLE };
+enum { MINESP_STOCK, MINESP_MINIMAL, MINESP_PREFER_MINIMAL };
 
 /* Negative: the SA's own bits make no sense. */
 static int minesp_choose(struct xfrm_state *x, struct netlink_ext_ack *extack)
@@ -110,24 +110,24 @@ static int minesp_choose(struct xfrm_state *x, struct netlink_ext_ack *extack)
 	    (!(flags & MINESP_XFLAG_MINIMAL) && x->km.state != XFRM_STATE_VOID))
 		choice = MINESP_STOCK;
 	else if (flags & MINESP_XFLAG_MINIMAL)
-		choice = MINESP_STRICT;
+		choice = MINESP_MINIMAL;
 
 	if (choice == MINESP_STOCK && flags & ~MINESP_XFLAG_STOCK)
 		return minesp_refuse(extack, -EINVAL,
 				     "these bits of extra-flag are for minimal SAs: with 0x01000000 or net.minesp.enabled, and without 0x02000000");
 	/* The kernel's own ESP does not have what was asked for. */
-	if (choice == MINESP_IF_POSSIBLE &&
+	if (choice == MINESP_PREFER_MINIMAL &&
 	    (flags || READ_ONCE(mn->sn_mode) || READ_ONCE(mn->rx_fresh)))
-		choice = MINESP_STRICT;
+		choice = MINESP_MINIMAL;
 	return choice;
 }
 
 /*
- * Do everything but the choice. After an error, minesp_destroy() cleans up. If @lack is
+ * Do everything but the choice. After an error, minesp_destroy() cleans up. If @unsup is
  * set, there is nothing to clean up.
  */
 static int minesp_init_minimal(struct xfrm_state *x,
-			       const struct minesp_lack **lack,
+			       const struct minesp_unsupported **unsup,
 			       struct netlink_ext_ack *extack)
 {
 	struct minesp_net *mn = minesp_net(xs_net(x));
@@ -135,14 +135,14 @@ static int minesp_init_minimal(struct xfrm_state *x,
 	struct minesp_sa *sa;
 	int err;
 
-	*lack = minesp_check(x);
-	if (*lack)
-		return (*lack)->err;
+	*unsup = minesp_check(x);
+	if (*unsup)
+		return (*unsup)->err;
 
 	sa = kzalloc(sizeof(*sa), GFP_KERNEL_ACCOUNT);
 	if (!sa)
 		return -ENOMEM;
-	aead = minesp_suite_init(x, lack, extack);
+	aead = minesp_suite_init(x, unsup, extack);
 	if (IS_ERR(aead)) {
 		kfree(sa);
 		return PTR_ERR(aead);
@@ -183,27 +183,27 @@ static int minesp_init_minimal(struct xfrm_state *x,
 }
 
 /* Hand over an SA that asks for something that minimal ESP does not have. */
-static int minesp_hand_over_for(struct xfrm_state *x,
-				const struct minesp_lack *lack,
+static int minesp_use_stock_because(struct xfrm_state *x,
+				const struct minesp_unsupported *unsup,
 				struct netlink_ext_ack *extack)
 {
-	int err = minesp_hand_over(x, extack);
+	int err = minesp_use_stock(x, extack);
 
 	if (!err) {
-		minesp_stat_inc(minesp_net(xs_net(x)), lack->stat);
-		return minesp_say(extack, 0, lack->stock);
+		minesp_stat_inc(minesp_net(xs_net(x)), unsup->stat);
+		return minesp_set_extack(extack, 0, unsup->stock);
 	}
 	/*
 	 * The stock type refuses these for the same reason, but it says "Kernel was
 	 * unable to initialize cryptographic operations".
 	 */
-	if (lack->stat == MINESP_STOCK_ENCAP || lack->stat == MINESP_STOCK_SUITE ||
-	    lack->stat == MINESP_STOCK_KEY)
-		minesp_say(extack, err, lack->text);
+	if (unsup->stat == MINESP_STOCK_ENCAP || unsup->stat == MINESP_STOCK_SUITE ||
+	    unsup->stat == MINESP_STOCK_KEY)
+		minesp_set_extack(extack, err, unsup->text);
 	return err;
 }
 
-static void minesp_no_offload(struct xfrm_state *x)
+static void minesp_drop_type_offload(struct xfrm_state *x)
 {
 	if (x->type_offload)
 		module_put(x->type_offload->owner);
@@ -215,17 +215,17 @@ static int minesp_init_state(struct xfrm_state *x,
 {
 	bool copy = x->km.state != XFRM_STATE_VOID;
 	int choice = minesp_choose(x, extack), err = choice;
-	const struct minesp_lack *lack = NULL;
+	const struct minesp_unsupported *unsup = NULL;
 
 	if (choice == MINESP_STOCK)
-		return minesp_hand_over(x, extack);
+		return minesp_use_stock(x, extack);
 	if (choice > 0)
-		err = minesp_init_minimal(x, &lack, extack);
-	if (lack && choice == MINESP_IF_POSSIBLE)
-		return minesp_hand_over_for(x, lack, extack);
-	if (lack)
-		minesp_say(extack, err, lack->refused);
-	minesp_no_offload(x);
+		err = minesp_init_minimal(x, &unsup, extack);
+	if (unsup && choice == MINESP_PREFER_MINIMAL)
+		return minesp_use_stock_because(x, unsup, extack);
+	if (unsup)
+		minesp_set_extack(extack, err, unsup->refused);
+	minesp_drop_type_offload(x);
 	/*
 	 * If we refuse the copy of an SA that migrates, the core frees it as it is, and
 	 * warns if its state is valid.
@@ -284,7 +284,7 @@ static int minesp_notify(struct xfrm_state *x, const struct km_event *c)
 	spin_lock_bh(&x->lock);
 	x->tfcpad = 0;
 	if (x->km.state == MINESP_STATE_NEW) {
-		minesp_no_offload(x);
+		minesp_drop_type_offload(x);
 		if (minesp_sa(x)->offload) {
 			__module_get(THIS_MODULE);
 			x->type_offload = &minesp_type_offload;
