@@ -45,6 +45,8 @@ static int __init minesp_init(void)
 protocols:
 	minesp_protocols_unregister();
 netns:
+	/* Somebody may have written to net.minesp.offload already. */
+	minesp_offload_disable();
 	minesp_netns_unregister();
 	return err;
 }
