@@ -277,7 +277,12 @@ static inline u64 minesp_oseq(const struct xfrm_state *x)
 {
 	const struct xfrm_replay_state_esn *esn = x->replay_esn;
 
-	return esn ? (u64)esn->oseq_hi << 32 | esn->oseq : x->replay.oseq;
+	if (!esn)
+		return x->replay.oseq;
+	/* Without ESN, oseq_hi is what the user has given. */
+	if (!(x->props.flags & XFRM_STATE_ESN))
+		return esn->oseq;
+	return (u64)esn->oseq_hi << 32 | esn->oseq;
 }
 
 /* The highest SN that the core has entered in the replay window; under x->lock. */
