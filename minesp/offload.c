@@ -194,6 +194,7 @@ static void minesp_xmit_done(crypto_completion_data_t *data, int err)
 		XFRM_INC_STATS(xs_net(x), LINUX_MIB_XFRMOUTSTATEPROTOERROR);
 		kfree_skb(skb);
 	} else if (!netif_running(dev)) {
+		dev_core_stats_tx_dropped_inc(dev);
 		kfree_skb(skb);
 	} else {
 		skb_push(skb, skb->data - skb_mac_header(skb));
@@ -298,8 +299,6 @@ static int minesp_slot_take(struct minesp_slot *s)
 	const struct xfrm_type_offload *type;
 	int err = 0;
 
-	request_module("xfrm-offload-%d-%d", s->family, IPPROTO_ESP);
-
 	rcu_read_lock();
 	afinfo = xfrm_state_afinfo_get_rcu(s->family);
 	if (!afinfo)	/* IPv6 is disabled */
@@ -337,12 +336,19 @@ int minesp_offload_enable(void)
 	struct minesp_slot *s;
 	int err = 0;
 
+	if (READ_ONCE(minesp_offload_done))
+		return 0;
+	/* Without the lock: what modprobe runs may write to net.minesp.offload, too. */
+	for (s = slots; s < slots + ARRAY_SIZE(slots); s++)
+		request_module("xfrm-offload-%d-%d", s->family, IPPROTO_ESP);
+
 	mutex_lock(&minesp_offload_lock);
 	for (s = slots; !minesp_offload_done && !err &&
 	     s < slots + ARRAY_SIZE(slots); s++)
 		if (!s->stock)
 			err = minesp_slot_take(s);
-	minesp_offload_done |= !err;
+	if (!err)
+		WRITE_ONCE(minesp_offload_done, true);
 	mutex_unlock(&minesp_offload_lock);
 	return err;
 }
@@ -358,7 +364,7 @@ void minesp_offload_disable(void)
 	struct minesp_slot *s;
 
 	mutex_lock(&minesp_offload_lock);
-	minesp_offload_done = true;
+	WRITE_ONCE(minesp_offload_done, true);
 	mutex_unlock(&minesp_offload_lock);
 	for (s = slots; s < slots + ARRAY_SIZE(slots); s++)
 		if (s->stock)
