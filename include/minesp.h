@@ -161,17 +161,15 @@ struct minesp_unsupported {
 	const char *text, *refused, *stock;
 };
 
-#define MINESP_WAY_OUT \
-	"; extra-flag 0x02000000 or net.minesp.enabled=2 choose the kernel's own ESP"
-
-/* @stock_has: whether the kernel's own ESP has it, and so is a way out */
+/* @stock_has: stock ESP supports it, so the message of a refusal suggests stock ESP */
 #define MINESP_UNSUPPORTED(_err, _stat, stock_has, _text) {			\
 	.err = _err,							\
 	.stat = _stat,							\
 	.text = "minesp: " _text,					\
-	.refused = (stock_has) ? "minesp: " _text MINESP_WAY_OUT :	\
-				 "minesp: " _text,			\
-	.stock = "minesp: the kernel's own ESP has this SA: " _text,	\
+	.refused = (stock_has) ?					\
+		"minesp: " _text "; or use stock ESP (extra-flag 0x02000000)" : \
+		"minesp: " _text,					\
+	.stock = "minesp: SA uses stock ESP: " _text,			\
 }
 
 /* The last that is done for a packet of asynchronous crypto; @mn may be gone then. */
@@ -310,12 +308,16 @@ int minesp_types_register(void);
 void minesp_types_unregister(void);
 
 /* sad.c */
-extern const struct seq_operations minesp_sad_seq_ops;
 int minesp_sad_add(struct minesp_sa *sa);
 void minesp_sad_del(struct minesp_sa *sa);
 int minesp_sad_resize(struct minesp_net *mn, u32 slots);
 void minesp_sad_learn(struct minesp_sa *sa, __be32 spi);
+struct xfrm_state *minesp_sad_hold(struct minesp_sa *sa);
 struct xfrm_state *minesp_sad_find(struct minesp_net *mn, __be32 spi);
+long minesp_sad_slot(const struct minesp_sa *sa, __be32 spi, bool *direct);
+
+/* list.c */
+extern const struct seq_operations minesp_list_seq_ops;
 
 /* suite.c */
 struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
@@ -362,28 +364,34 @@ int minesp_encrypt(struct xfrm_state *x, struct sk_buff *skb, u8 next, bool xmit
 		   crypto_completion_t done);
 int minesp_output(struct xfrm_state *x, struct sk_buff *skb);
 
-/* In the secpath's xfrm_offload. When receiving, nobody else has XFRM_XMIT. */
+/*
+ * Flags of the xfrm_offload in the secpath of a packet whose SA is attached. When
+ * receiving, nobody else uses XFRM_XMIT.
+ */
 #define MINESP_DIRECT		(XFRM_GRO | XFRM_XMIT)
 #define MINESP_DIRECT_GRO	(XFRM_GRO | XFRM_XMIT | XFRM_DEV_RESUME)
 
-/* input.c */
+/* protocol.c */
 bool minesp_direct_works(void);
 bool minesp_direct_prepare(struct sk_buff *skb, struct xfrm_state *x, __be32 seq,
 			   u16 family, u32 flags);
 int minesp_direct_input(struct sk_buff *skb, struct minesp_net *mn, int encap_type);
-int minesp_input(struct xfrm_state *x, struct sk_buff *skb);
+void minesp_direct_end(struct xfrm_state *x, struct sk_buff *skb,
+		       struct sec_path *sp);
 int minesp_protocols_register(void);
 void minesp_protocols_unregister(void);
+
+/* input.c */
+int minesp_input(struct xfrm_state *x, struct sk_buff *skb);
 
 /* deliver.c */
 int minesp_deliver_input(struct sk_buff *skb, int encap_type);
 int minesp_deliver_cb(struct sk_buff *skb, int err);
 
 /* netns.c */
+extern struct pernet_operations minesp_net_ops;
 struct minesp_net *minesp_net(const struct net *net);
 void minesp_net_put(struct minesp_net *mn);
-int minesp_netns_register(void);
-void minesp_netns_unregister(void);
 
 /* sysctl.c */
 int minesp_sysctl_init(struct net *net, struct minesp_net *mn);

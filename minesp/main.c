@@ -4,8 +4,10 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/init.h>
 #include <linux/module.h>
 #include <linux/rcupdate.h>
+#include <net/net_namespace.h>
 
 #include "minesp.h"
 
@@ -17,26 +19,23 @@ static int __init minesp_init(void)
 {
 	int err;
 
-	/* minesp_exit() could not wait for tasks on such a kernel. */
+	/* minesp_exit() needs synchronize_rcu_tasks() to wait for preempted tasks. */
 	if (IS_ENABLED(CONFIG_PREEMPTION) && !IS_ENABLED(CONFIG_TASKS_RCU)) {
-		pr_info("cannot be unloaded on a kernel without CONFIG_TASKS_RCU\n");
+		pr_info("the kernel lacks CONFIG_TASKS_RCU: the module cannot be unloaded\n");
 		__module_get(THIS_MODULE);
 	}
 
 	minesp_seqno_load();
-	err = minesp_netns_register();
+	err = register_pernet_subsys(&minesp_net_ops);
 	if (err)
 		return err;
 	err = minesp_protocols_register();
-	/* The module loader takes -EEXIST to mean that minesp is loaded already. */
+	/* modprobe takes -EEXIST to mean that the module is loaded already. */
 	if (err == -EEXIST)
 		err = -EBUSY;
 	if (err)
 		goto netns;
-	/*
-	 * Do this last: SAs hold the module from here on, so nothing may fail
-	 * afterwards.
-	 */
+	/* Last: SAs take references to the module from here on, so nothing may fail. */
 	err = minesp_types_register();
 	if (err)
 		goto protocols;
@@ -47,7 +46,7 @@ protocols:
 netns:
 	/* Somebody may have written to net.minesp.offload already. */
 	minesp_offload_disable();
-	minesp_netns_unregister();
+	unregister_pernet_subsys(&minesp_net_ops);
 	return err;
 }
 
@@ -58,15 +57,14 @@ static void __exit minesp_exit(void)
 	minesp_protocols_unregister();
 	/*
 	 * No minimal SA is left, because each one holds a reference to the module. But
-	 * a task may still run the last instructions of our code after the reference
-	 * that it relied on is gone. There are two such cases: minesp_use_stock() gives
-	 * up a reference, and a sender's SA may go away when its packet completes on
-	 * another CPU. Both run in process context and may be preempted there, so plain
-	 * RCU does not wait for them. Neither sleeps after that point, so RCU tasks
-	 * does.
+	 * a task may still run the last instructions of our code after that reference is
+	 * gone: in minesp_use_stock(), which drops one, and in minesp_output(), when an
+	 * asynchronous packet has completed on another CPU. Both run in process context
+	 * and may be preempted, so plain RCU does not wait for them. Neither sleeps
+	 * before it leaves the module, so RCU tasks does.
 	 */
 	synchronize_rcu_tasks();
-	minesp_netns_unregister();
+	unregister_pernet_subsys(&minesp_net_ops);
 	minesp_crypt_exit();
 }
 

@@ -119,27 +119,9 @@ static void __net_exit minesp_net_exit(struct net *net)
 	minesp_net_put(mn);
 }
 
-static struct pernet_operations minesp_net_ops = {
+struct pernet_operations minesp_net_ops = {
 	.init = minesp_net_init,
 	.exit = minesp_net_exit,
 	.id = &minesp_net_id,
 	.size = sizeof(struct minesp_net *),
 };
-
-/**
- * minesp_netns_register - take part in all network namespaces
- *
- * Return: 0, or a negative error, and nothing is registered then.
- */
-int minesp_netns_register(void)
-{
-	return register_pernet_subsys(&minesp_net_ops);
-}
-
-/**
- * minesp_netns_unregister - undo minesp_netns_register()
- */
-void minesp_netns_unregister(void)
-{
-	unregister_pernet_subsys(&minesp_net_ops);
-}

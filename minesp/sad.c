@@ -1,35 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The SAD as RFC 9333 section 3 has it: from the SPI straight to the SA.
+ * The SAD: a table that leads from an SPI directly to its inbound SA (RFC 9333, section 3).
  *
- * Each namespace has a table that bits of the SPI index. A slot holds an inbound SA
- * that has received a packet with a right ICV. So outbound SAs stay out of the table,
- * and nobody on the network can fill it. The kernel's look-up finds the SAs that are
- * not in their slots.
+ * Each namespace has a table, which is indexed by bits of the SPI. A slot holds an inbound
+ * SA that has received a packet with a valid ICV. So outbound SAs stay out of the table,
+ * and nobody on the network can fill it. The kernel's lookup finds all other SAs.
  *
- * Lifetime. A reader that has found a struct minesp_sa in a slot may look at it
- * until its RCU section ends: minesp_destroy() frees it a grace period after
- * minesp_sad_del() took it out of the table. The xfrm_state behind it is freed
- * right after the destructor, without a grace period. So @sa->x is only
- * followed under @sa->lock, under which minesp_sad_del() clears it first; and a
- * reference is only taken while there are others, since an SA without any is
- * about to be destroyed.
+ * Lifetime: a reader may access a struct minesp_sa that it found in a slot until its RCU
+ * section ends, because minesp_destroy() frees it a grace period after minesp_sad_del().
+ * The xfrm_state is freed without a grace period. So sa->x is only accessed under
+ * sa->lock, and minesp_sad_del() clears it under that lock. A reference to the xfrm_state
+ * is only taken while its refcount is not zero.
  *
- * A table that is replaced is freed a grace period later. An SA that is learnt
- * into it meanwhile is lost from it, and learnt again. An SA that dies meanwhile is
- * not removed from it. That is safe: whoever still reads the old table began before
- * the SA died, and the SA is freed a grace period after. The last table goes with its
- * struct minesp_net.
+ * A table that is replaced is freed after a grace period. An SA that enters the old table
+ * meanwhile is learnt again from its next packet. An SA that is destroyed meanwhile may
+ * stay in the old table. This is safe, because the readers of the old table began before
+ * it was replaced, and the SA is freed after their RCU sections. The last table is freed
+ * with its struct minesp_net.
  *
- * The core destroys the SAs of all namespaces one after the other, and whoever
- * removes a network device waits for that with the RTNL held. So minesp_sad_del()
- * waits for nobody: not for RCU, not for memory, and for no lock that is held for
- * longer than a few instructions. In particular not for who reads /proc/net/minesp,
- * which takes RCU for one SA at a time.
+ * The core destroys the SAs of all namespaces one after the other, and tasks that remove
+ * a network device wait for this with the RTNL held. So minesp_sad_del() never waits for
+ * RCU, for memory or for a lock that is held for long. A reader of /proc/net/minesp holds
+ * the RCU read lock for one SA at a time.
  */
 #include <linux/mm.h>
-#include <linux/proc_fs.h>
-#include <linux/seq_file.h>
+#include <linux/slab.h>
 
 #include "minesp.h"
 
@@ -39,9 +34,9 @@ struct minesp_sad {
 };
 
 /*
- * An SPI may carry the SA in its upper three bytes and a rekey index in its
- * lowest one (RFC 9333 3.1). The slot takes one bit of the index, so that an SA
- * and its successor both have one.
+ * An SPI may have the number of the SA in its upper three bytes, and a rekey index in the
+ * lowest one (RFC 9333, section 3.1). The slot depends on one bit of the index, so an SA and
+ * its successor get different slots.
  */
 static struct minesp_sa __rcu **minesp_slot(struct minesp_sad *sad, __be32 spi)
 {
@@ -55,8 +50,8 @@ static struct minesp_sad *minesp_sad_alloc(u32 slots)
 	struct minesp_sad *sad;
 
 	/*
-	 * Up to 8 MB. The namespace's root chooses the size and pays for the memory;
-	 * so the log has no warning when there is none.
+	 * Up to 8 MB, charged to the namespace, whose root chooses the size. No warning,
+	 * because this root must not be able to fill the log.
 	 */
 	sad = kvzalloc(struct_size(sad, slots, slots),
 		       GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
@@ -66,15 +61,14 @@ static struct minesp_sad *minesp_sad_alloc(u32 slots)
 }
 
 /**
- * minesp_sad_resize - change the number of slots, live
+ * minesp_sad_resize - resize the table of a namespace while it is in use
  * @mn: the namespace
  * @slots: a power of two
  *
  * Each SA enters the new table with its next packet. Before the first minimal SA there
- * is no table. This function then only notes the size, if there is memory for such a
- * table.
+ * is no table, and only the size is stored.
  *
- * Return: 0, or -ENOMEM, and nothing has changed then.
+ * Return: 0; or -ENOMEM, and nothing has changed.
  */
 int minesp_sad_resize(struct minesp_net *mn, u32 slots)
 {
@@ -90,10 +84,7 @@ int minesp_sad_resize(struct minesp_net *mn, u32 slots)
 		sad = rcu_replace_pointer(mn->sad, sad,
 					  lockdep_is_held(&mn->sad_lock));
 	spin_unlock(&mn->sad_lock);
-	/*
-	 * Wait, instead of freeing the old table later. Otherwise a user who changes
-	 * the size in a loop would pile up tables.
-	 */
+	/* Not kvfree_rcu(): a loop of writes would pile up tables. */
 	if (used)
 		synchronize_rcu();
 	kvfree(sad);
@@ -102,11 +93,10 @@ int minesp_sad_resize(struct minesp_net *mn, u32 slots)
 
 /**
  * minesp_sad_add - add a minimal SA
- * @sa: the SA; not visible to anybody yet
+ * @sa: the SA, not visible to anybody yet
  *
- * The first SA of a namespace makes the table. If there is no memory for it, or if its
- * size changes meanwhile, the kernel's look-up finds the SAs, and the next SA tries
- * again.
+ * The first SA of a namespace allocates the table. If this fails, or if the size changes
+ * meanwhile, the kernel's lookup finds the SA, and the next SA tries again.
  *
  * Return: 0, or -ENOMEM.
  */
@@ -137,8 +127,10 @@ int minesp_sad_add(struct minesp_sa *sa)
 
 /**
  * minesp_sad_del - remove a minimal SA
- * @sa: the SA, without any reference; afterwards no reader finds its state, and
- *	after a grace period none finds @sa
+ * @sa: the SA, whose refcount is zero
+ *
+ * No reader reaches @sa->x any more when this returns, and none has @sa a grace period
+ * later.
  */
 void minesp_sad_del(struct minesp_sa *sa)
 {
@@ -162,8 +154,13 @@ void minesp_sad_del(struct minesp_sa *sa)
 	rcu_read_unlock();
 }
 
-/* The state of an SA, referenced, if it has references yet. */
-static struct xfrm_state *minesp_sad_hold(struct minesp_sa *sa)
+/**
+ * minesp_sad_hold - take a reference on the state of an SA
+ * @sa: the SA
+ *
+ * Return: the state; or NULL if it is being destroyed.
+ */
+struct xfrm_state *minesp_sad_hold(struct minesp_sa *sa)
 {
 	struct xfrm_state *x;
 
@@ -175,7 +172,7 @@ static struct xfrm_state *minesp_sad_hold(struct minesp_sa *sa)
 	return x;
 }
 
-/* Whether the SA is dead, or about to be destroyed */
+/* Is the SA dead, or being destroyed? */
 static bool minesp_sad_gone(struct minesp_sa *sa)
 {
 	bool gone;
@@ -187,12 +184,11 @@ static bool minesp_sad_gone(struct minesp_sa *sa)
 }
 
 /**
- * minesp_sad_learn - enter an SA that has received a packet with a right ICV
- * @sa: the SA, referenced by the packet
+ * minesp_sad_learn - put an SA into its slot, unless another SA that is alive is there
+ * @sa: the SA, referenced by a packet with a valid ICV
  * @spi: its SPI
  *
- * The caller has bottom halves off. Keep the slot's current owner while that SA is
- * alive.
+ * Bottom halves are off.
  */
 void minesp_sad_learn(struct minesp_sa *sa, __be32 spi)
 {
@@ -213,14 +209,14 @@ void minesp_sad_learn(struct minesp_sa *sa, __be32 spi)
 }
 
 /**
- * minesp_sad_find - the SA in the slot of an SPI
+ * minesp_sad_find - find an SA by its SPI
  * @mn: the namespace
  * @spi: the SPI
  *
- * Called with bottom halves off.
+ * Bottom halves are off.
  *
- * Return: the SA, referenced, and not necessarily that of the packet: an SPI
- * may be in use with several addresses; or NULL: ask the kernel.
+ * Return: a referenced SA with this SPI; or NULL for the kernel's lookup. The caller must
+ * check the address and the mark, because several addresses may use one SPI.
  */
 struct xfrm_state *minesp_sad_find(struct minesp_net *mn, __be32 spi)
 {
@@ -241,139 +237,25 @@ struct xfrm_state *minesp_sad_find(struct minesp_net *mn, __be32 spi)
 	return x;
 }
 
-/*
- * /proc/net/minesp: the minimal SAs of a namespace, for a person to read; the
- * whole truth is in ip -s xfrm state. One line each, after a heading:
+/**
+ * minesp_sad_slot - the slot of an SA
+ * @sa: the SA
+ * @spi: its SPI
+ * @direct: set to whether the SA is in the slot
  *
- * SPI		hexadecimal
- * slot		where the table has a place for the SPI; - without a table
- * direct	whether the SA is in it; outbound SAs never are
- * SN		how the SN is made when sending
- * last-sent	the SN of the last packet sent, 0 for none
- * last-rcvd	the highest SN received, 0 for none
- * ESN		whether SNs have 64 bits
- * fresh	whether received SNs have to be of about now
- * tick-us	for SNs from the clock, and freshness; - for neither
- * epoch	likewise, in seconds since 1970
- * ahead	how many ticks SNs may run ahead of the clock
- * sender	the highest byte of an IV, see net.minesp.iv_sender
- * source	the address of the SA's sender
- * destination	that of its receiver
- * suite	as the crypto API names it
+ * The caller is in an RCU section.
+ *
+ * Return: the number of the slot; or -1 without a table.
  */
-/* The next SA from position @pos on; the heading is at 0, and an SA at its id. */
-static void *minesp_sad_seq_at(struct seq_file *seq, loff_t *pos)
+long minesp_sad_slot(const struct minesp_sa *sa, __be32 spi, bool *direct)
 {
-	unsigned long id = *pos;
-	struct minesp_sa *sa;
+	struct minesp_sad *sad = rcu_dereference(sa->mn->sad);
+	struct minesp_sa __rcu **slot;
 
-	if (!id)
-		return SEQ_START_TOKEN;
-	if (*pos > INT_MAX)
-		return NULL;
-	sa = xa_find(&minesp_net(seq_file_net(seq))->sas, &id, INT_MAX,
-		     XA_PRESENT);
-	*pos = id;
-	return sa;
+	*direct = false;
+	if (!sad)
+		return -1;
+	slot = minesp_slot(sad, spi);
+	*direct = rcu_access_pointer(*slot) == sa;
+	return slot - sad->slots;
 }
-
-/*
- * A user who may list the SAs with ip xfrm state may also read this file. The file's
- * mode cannot express that, because the root of a user namespace does not own the files
- * in /proc/net.
- */
-static void *minesp_sad_seq_start(struct seq_file *seq, loff_t *pos)
-	__acquires(RCU)
-{
-	rcu_read_lock();
-	if (!file_ns_capable(seq->file, seq_file_net(seq)->user_ns,
-			     CAP_NET_ADMIN))
-		return ERR_PTR(-EPERM);
-	return minesp_sad_seq_at(seq, pos);
-}
-
-static void *minesp_sad_seq_next(struct seq_file *seq, void *v, loff_t *pos)
-{
-	/* There may be many SAs, so let grace periods end in between. */
-	rcu_read_unlock();
-	cond_resched();
-	rcu_read_lock();
-	++*pos;
-	return minesp_sad_seq_at(seq, pos);
-}
-
-static void minesp_sad_seq_stop(struct seq_file *seq, void *v)
-	__releases(RCU)
-{
-	rcu_read_unlock();
-}
-
-static const char *minesp_yes(bool yes)
-{
-	return yes ? "yes" : "no";
-}
-
-static int minesp_sad_seq_show(struct seq_file *seq, void *v)
-{
-	struct minesp_net *mn = minesp_net(seq_file_net(seq));
-	const struct minesp_seqno *s;
-	struct minesp_sa *sa = v;
-	struct minesp_sad *sad;
-	struct xfrm_state *x;
-	u64 sent, rcvd;
-	long slot = -1;
-	bool direct = false;
-
-	if (v == SEQ_START_TOKEN) {
-		seq_puts(seq, "SPI        slot    direct SN      last-sent  last-rcvd  ESN fresh tick-us epoch      ahead   sender source           destination      suite\n");
-		return 0;
-	}
-
-	x = minesp_sad_hold(sa);
-	if (!x)
-		return SEQ_SKIP;
-	/* Skip an SA that is still being set up. The core does not list it, either. */
-	if (list_empty(&x->km.all)) {
-		xfrm_state_put(x);
-		return SEQ_SKIP;
-	}
-	sad = rcu_dereference(mn->sad);
-	if (sad) {
-		struct minesp_sa __rcu **p = minesp_slot(sad, x->id.spi);
-
-		slot = p - sad->slots;
-		direct = rcu_access_pointer(*p) == sa;
-	}
-	spin_lock_bh(&x->lock);
-	s = sa->seqno;
-	sent = minesp_oseq(x);
-	rcvd = minesp_rseq(x);
-	spin_unlock_bh(&x->lock);
-	seq_printf(seq, "0x%08x %-7ld %-6s %-7s %-10llu %-10llu ",
-		   ntohl(x->id.spi), slot, minesp_yes(direct),
-		   x->props.extra_flags & MINESP_XFLAG_CLOCK ? "clock" :
-							       "counter",
-		   sent, rcvd);
-	seq_printf(seq, "%-3s %-5s ", minesp_yes(x->props.flags & XFRM_STATE_ESN),
-		   minesp_yes(x->props.extra_flags & MINESP_XFLAG_FRESH));
-	if (s)
-		seq_printf(seq, "%-7u %-10u %-7u %-6u ",
-			   (u32)div_u64(s->tick, NSEC_PER_USEC),
-			   (u32)div_u64(s->epoch, NSEC_PER_SEC), s->ahead, s->iv_sender);
-	else
-		seq_puts(seq, "-       -          -       -      ");
-	if (x->props.family == AF_INET6)
-		seq_printf(seq, "%-16pI6c %-16pI6c", &x->props.saddr.in6, &x->id.daddr.in6);
-	else
-		seq_printf(seq, "%-16pI4 %-16pI4", &x->props.saddr.a4, &x->id.daddr.a4);
-	seq_printf(seq, " %s\n", crypto_tfm_alg_name(crypto_aead_tfm(x->data)));
-	xfrm_state_put(x);
-	return 0;
-}
-
-const struct seq_operations minesp_sad_seq_ops = {
-	.start = minesp_sad_seq_start,
-	.next = minesp_sad_seq_next,
-	.stop = minesp_sad_seq_stop,
-	.show = minesp_sad_seq_show,
-};

@@ -3,7 +3,7 @@
  * Counters: /proc/net/minesp_stat, per network namespace, 0 at first. They
  * count what minesp itself does; the rest is in /proc/net/xfrm_stat, where each
  * packet that is dropped here is counted as well, under a more general name.
- * And /proc/net/minesp, the list of SAs, which sad.c makes.
+ * And /proc/net/minesp, the list of SAs, which list.c makes.
  */
 #include <linux/proc_fs.h>
 #include <linux/seq_file.h>
@@ -98,7 +98,7 @@ int minesp_stats_init(struct net *net)
 				    minesp_stats_show, NULL))
 		return -ENOMEM;
 	if (!proc_create_net("minesp", 0444, net->proc_net,
-			     &minesp_sad_seq_ops,
+			     &minesp_list_seq_ops,
 			     sizeof(struct seq_net_private))) {
 		remove_proc_entry("minesp_stat", net->proc_net);
 		return -ENOMEM;

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The ESP xfrm_type of both families: taking its slot and giving it back,
- * standing beside esp4 and esp6, an SA's birth and death.
+ * The xfrm_type for ESP: its registration next to esp4 and esp6, and how SAs are set up
+ * and destroyed.
  *
- * esp4_offload and esp6_offload keep the slot of the xfrm_type_offload, for stock SAs.
- * They must never see a minimal SA, because they would read our x->data as theirs. Up
- * to 6.12, the core sets x->type_offload before it calls minesp_init_state(), which
- * clears it. In 7.3 the core sets it afterwards, and minesp_notify() clears it. The
- * core calls minesp_notify() when it has added the SA. If net.minesp.offload is set,
- * minesp_notify() then sets our own type. Until that is done the SA is not valid, so
- * nobody uses it.
+ * esp4_offload and esp6_offload must never see a minimal SA, because they would take
+ * x->data for their own. Up to 6.12, the core sets x->type_offload before it calls
+ * minesp_init_state(), which clears it. In 7.3 the core sets it afterwards. It calls
+ * minesp_notify() when it has added the SA. minesp_notify() clears x->type_offload, or
+ * sets our own if net.minesp.offload is set, and only then makes the SA valid.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -17,22 +15,24 @@
 #include <linux/ipv6.h>
 #include <linux/kmod.h>
 #include <linux/module.h>
+#include <linux/random.h>
+#include <linux/slab.h>
+#include <linux/string.h>
 #include <linux/udp.h>
 
 #include "minesp.h"
 
 static struct minesp_family {
 	unsigned short family;
-	const struct xfrm_type *stock;	/* esp4's or esp6's, pinned; or NULL */
+	const struct xfrm_type *stock;	/* of esp4 or esp6, which is pinned; or NULL */
 } families[] = {
 	{ .family = AF_INET },
 	{ .family = AF_INET6 },
 };
 
 /*
- * Turn @x, which nobody else sees yet, into an SA of the stock type. From here
- * on the core calls that type directly. The stock module is pinned as long as
- * minesp is loaded, so there is a reference to take.
+ * Make @x a stock SA: the core calls the stock type directly from here on. The stock
+ * module is pinned while minesp is loaded, so __module_get() is safe.
  */
 static int minesp_use_stock(struct xfrm_state *x, struct netlink_ext_ack *extack)
 {
@@ -42,39 +42,38 @@ static int minesp_use_stock(struct xfrm_state *x, struct netlink_ext_ack *extack
 
 	if (!stock)
 		return minesp_refuse(extack, -EPROTONOSUPPORT,
-				     "the kernel's own ESP is not there (esp4, esp6); only minimal SAs can be added");
+				     "no stock ESP (esp4, esp6) is loaded; use extra-flag 0x01000000");
 	__module_get(stock->owner);
 	x->type = stock;
 	err = stock->init_state(x, extack);
 	/*
-	 * Drop the reference that the core took for x->type. Do so after init_state,
-	 * which may sleep. Our code runs on for a moment; minesp_exit() waits for tasks
-	 * that do not sleep.
+	 * Drop the reference that the core took on minesp. init_state may sleep, so do
+	 * this afterwards: minesp_exit() only waits for tasks that do not sleep.
 	 */
 	module_put(THIS_MODULE);
 	return err;
 }
 
-/* What minimal ESP leaves out (RFC 9333), and what would break its promises */
+/* Features that minimal ESP omits (RFC 9333), and settings that would repeat nonces */
 static const struct minesp_unsupported minesp_unsup_spi =
 	MINESP_UNSUPPORTED(-EINVAL, MINESP_STOCK_SPI, true,
-		    "SPIs 0-255 are reserved (RFC 4303 2.1); use one above 255");
+			   "SPIs 0-255 are reserved; use spi 256 or higher");
 
 static const struct minesp_unsupported minesp_unsup_mode =
 	MINESP_UNSUPPORTED(-EOPNOTSUPP, MINESP_STOCK_MODE, true,
-		    "only transport and tunnel mode, not BEET or IPTFS");
+			   "no BEET or IPTFS; use mode transport or tunnel");
 
 static const struct minesp_unsupported minesp_unsup_encap =
 	MINESP_UNSUPPORTED(-EOPNOTSUPP, MINESP_STOCK_ENCAP, IS_ENABLED(CONFIG_INET_ESPINTCP),
-		    "no encapsulation but espinudp");
+			   "no such encapsulation; use encap espinudp");
 
 static const struct minesp_unsupported minesp_unsup_tfc =
 	MINESP_UNSUPPORTED(-EOPNOTSUPP, MINESP_STOCK_TFC, true,
-		    "no TFC padding (RFC 9333 5)");
+			   "no TFC padding; omit tfcpad");
 
 static const struct minesp_unsupported minesp_unsup_wrap =
 	MINESP_UNSUPPORTED(-EINVAL, MINESP_STOCK_WRAP, true,
-		    "oseq-may-wrap would repeat SNs and nonces; rekey, or use ESN (flag esn)");
+			   "oseq-may-wrap repeats nonces; rekey, or use flag esn");
 
 static const struct minesp_unsupported *minesp_check(const struct xfrm_state *x)
 {
@@ -92,10 +91,10 @@ static const struct minesp_unsupported *minesp_check(const struct xfrm_state *x)
 	return NULL;
 }
 
-/* What an SA is to be: the values of net.minesp.enabled */
+/* The values of net.minesp.enabled */
 enum { MINESP_STOCK, MINESP_MINIMAL, MINESP_PREFER_MINIMAL };
 
-/* Negative: the SA's own bits make no sense. */
+/* Choose the ESP for an SA. Return -EINVAL if its extra-flag bits contradict each other. */
 static int minesp_choose(struct xfrm_state *x, struct netlink_ext_ack *extack)
 {
 	const struct minesp_net *mn = minesp_net(xs_net(x));
@@ -103,8 +102,8 @@ static int minesp_choose(struct xfrm_state *x, struct netlink_ext_ack *extack)
 	int choice = READ_ONCE(mn->enabled);
 
 	/*
-	 * An SA that is not void is a copy that migration has made. The copy of a
-	 * minimal SA has the bit for minimal. Any other copy stays stock.
+	 * A state other than void means that migration made this copy. It keeps the kind
+	 * of its original: minimal if the bit is set, else stock.
 	 */
 	if (flags & MINESP_XFLAG_STOCK ||
 	    (!(flags & MINESP_XFLAG_MINIMAL) && x->km.state != XFRM_STATE_VOID))
@@ -114,8 +113,8 @@ static int minesp_choose(struct xfrm_state *x, struct netlink_ext_ack *extack)
 
 	if (choice == MINESP_STOCK && flags & ~MINESP_XFLAG_STOCK)
 		return minesp_refuse(extack, -EINVAL,
-				     "these bits of extra-flag are for minimal SAs: with 0x01000000 or net.minesp.enabled, and without 0x02000000");
-	/* The kernel's own ESP does not have what was asked for. */
+				     "these extra-flag bits need a minimal SA; set 0x01000000, clear 0x02000000");
+	/* Stock ESP does not have these features, so it cannot replace minimal ESP. */
 	if (choice == MINESP_PREFER_MINIMAL &&
 	    (flags || READ_ONCE(mn->sn_mode) || READ_ONCE(mn->rx_fresh)))
 		choice = MINESP_MINIMAL;
@@ -123,8 +122,8 @@ static int minesp_choose(struct xfrm_state *x, struct netlink_ext_ack *extack)
 }
 
 /*
- * Do everything but the choice. After an error, minesp_destroy() cleans up. If @unsup is
- * set, there is nothing to clean up.
+ * Set up @x as a minimal SA. After an error, minesp_destroy() cleans up. If @unsup is set,
+ * there is nothing to clean up.
  */
 static int minesp_init_minimal(struct xfrm_state *x,
 			       const struct minesp_unsupported **unsup,
@@ -157,16 +156,13 @@ static int minesp_init_minimal(struct xfrm_state *x,
 	err = minesp_sad_add(sa);
 	if (err)
 		return err;
-	/*
-	 * A user who lists the SA sees this bit, and the copy of an SA that migrates
-	 * has it.
-	 */
+	/* Listings of the SA show this bit, and migration copies it. */
 	x->props.extra_flags |= MINESP_XFLAG_MINIMAL;
 	err = minesp_seqno_init(sa, x, extack);
 	if (err)
 		return err;
 	minesp_iv_init(sa, x);
-	/* encap() cannot tell a sender that SNs run too far ahead of the clock. */
+	/* encap() returns nothing, so it could not refuse an SN far ahead of the clock. */
 	sa->offload = READ_ONCE(mn->offload) && !x->encap &&
 		      !(x->props.extra_flags & MINESP_XFLAG_CLOCK);
 
@@ -176,16 +172,16 @@ static int minesp_init_minimal(struct xfrm_state *x,
 	if (x->props.mode == XFRM_MODE_TUNNEL)
 		x->props.header_len += x->props.family == AF_INET6 ?
 			sizeof(struct ipv6hdr) : sizeof(struct iphdr);
-	/* At most: padding up to a block, Pad Length, Next Header, ICV. */
+	/* The most there can be: padding, Pad Length, Next Header, ICV. */
 	x->props.trailer_len = ALIGN(crypto_aead_blocksize(aead), 4) + 1 +
 			       crypto_aead_authsize(aead);
 	return 0;
 }
 
-/* Hand over an SA that asks for something that minimal ESP does not have. */
+/* Make @x a stock SA because of @unsup, and report that. */
 static int minesp_use_stock_because(struct xfrm_state *x,
-				const struct minesp_unsupported *unsup,
-				struct netlink_ext_ack *extack)
+				    const struct minesp_unsupported *unsup,
+				    struct netlink_ext_ack *extack)
 {
 	int err = minesp_use_stock(x, extack);
 
@@ -194,8 +190,8 @@ static int minesp_use_stock_because(struct xfrm_state *x,
 		return minesp_set_extack(extack, 0, unsup->stock);
 	}
 	/*
-	 * The stock type refuses these for the same reason, but it says "Kernel was
-	 * unable to initialize cryptographic operations".
+	 * Stock ESP refuses these for the same reason, but its message does not name it:
+	 * "Kernel was unable to initialize cryptographic operations".
 	 */
 	if (unsup->stat == MINESP_STOCK_ENCAP || unsup->stat == MINESP_STOCK_SUITE ||
 	    unsup->stat == MINESP_STOCK_KEY)
@@ -226,36 +222,34 @@ static int minesp_init_state(struct xfrm_state *x,
 	if (unsup)
 		minesp_set_extack(extack, err, unsup->refused);
 	minesp_drop_type_offload(x);
-	/*
-	 * If we refuse the copy of an SA that migrates, the core frees it as it is, and
-	 * warns if its state is valid.
-	 */
+	/* The core frees a copy that is refused, and warns if the copy is not dead. */
 	if (err)
 		x->km.state = XFRM_STATE_DEAD;
-	/* The core makes a copy valid by itself, and gives it no offload type. */
+	/* The core makes a copy valid itself, and sets no offload type for it. */
 	if (err || copy || (!MINESP_LATE_OFFLOAD && !minesp_sa(x)->offload))
 		return err;
 	x->km.state = MINESP_STATE_NEW;
 	/*
-	 * The core is about to look for an offload type, and may ask a device to run
-	 * the SA. It does not ask for an SA with TFC padding; minesp_notify() takes
-	 * that back.
+	 * The core may now offer the SA to a device. It does not offer an SA with TFC
+	 * padding. minesp_notify() resets this.
 	 */
 	x->tfcpad = 1;
 	return 0;
 }
 
-/* The core's garbage collector calls this a grace period after the last put. */
+/* The core calls this a grace period after the last reference is gone. */
 static void minesp_destroy(struct xfrm_state *x)
 {
 	struct minesp_sa *sa;
 
-	if (!x->data)	/* and so x->geniv is not ours */
+	/* Setting up the SA has failed early, and x->geniv is not ours. */
+	if (!x->data)
 		return;
 	sa = minesp_sa(x);
 	minesp_seqno_exit(sa);
 	minesp_sad_del(sa);
 	crypto_free_aead(x->data);
+	memzero_explicit(&sa->iv_key, sizeof(sa->iv_key));
 	minesp_net_put(sa->mn);
 	kfree_rcu(sa, rcu);
 }
@@ -271,10 +265,10 @@ static const struct xfrm_type minesp_type = {
 };
 
 /*
- * The core has added an SA, and tells the key managers. Make the SA valid, if it came by
- * netlink; one that came by PF_KEY is valid already, and got no offload type. A sender
- * reads km.state without a lock, but takes locks to make a bundle of the SA before it
- * looks at x->type_offload. So it sees what is set here.
+ * The core calls this when it has added an SA. Make an SA that came by netlink valid. An SA
+ * that came by PF_KEY is valid already, and has no offload type. Senders read km.state
+ * without a lock. But they take locks to build a bundle before they read x->type_offload,
+ * so they see the value that is set here.
  */
 static int minesp_notify(struct xfrm_state *x, const struct km_event *c)
 {
@@ -289,14 +283,14 @@ static int minesp_notify(struct xfrm_state *x, const struct km_event *c)
 			__module_get(THIS_MODULE);
 			x->type_offload = &minesp_type_offload;
 		}
-		/* Last, for who looks without the lock: xfrm_state_find(). */
+		/* Last, because xfrm_state_find() reads the state without the lock. */
 		smp_store_release(&x->km.state, XFRM_STATE_VALID);
 	}
 	spin_unlock_bh(&x->lock);
 	return 0;
 }
 
-/* The core calls the next two of every key manager: we are none. */
+/* The core requires the next two callbacks, but minesp is not a key manager. */
 static int minesp_acquire(struct xfrm_state *x, struct xfrm_tmpl *tmpl,
 			  struct xfrm_policy *pol)
 {
@@ -306,7 +300,7 @@ static int minesp_acquire(struct xfrm_state *x, struct xfrm_tmpl *tmpl,
 static struct xfrm_policy *minesp_compile_policy(struct sock *sk, int opt,
 						 u8 *data, int len, int *dir)
 {
-	return NULL;	/* *dir holds the error of managers asked before: leave it */
+	return NULL;	/* *dir keeps the error of the managers called before */
 }
 
 static struct xfrm_mgr minesp_mgr = {
@@ -320,30 +314,27 @@ static int minesp_pin_stock(struct minesp_family *f)
 	const struct xfrm_state_afinfo *afinfo;
 	int err = 0;
 
-	/* IPv6 may be disabled, and esp6 would complain. */
+	/* Where IPv6 is disabled, esp6 would log an error. */
 	rcu_read_lock();
 	afinfo = xfrm_state_afinfo_get_rcu(f->family);
 	rcu_read_unlock();
 	if (!afinfo)
 		return 0;
 
-	/*
-	 * If the stock module were loaded after us, it would overwrite our slot, with a
-	 * WARN.
-	 */
+	/* Loaded later, the stock module would overwrite minesp's slot, with a WARN. */
 	request_module("xfrm-type-%d-%d", f->family, IPPROTO_ESP);
 
 	rcu_read_lock();
 	afinfo = xfrm_state_afinfo_get_rcu(f->family);
 	f->stock = READ_ONCE(afinfo->type_esp);
 	if (f->stock && !try_module_get(f->stock->owner)) {
-		/* It is being unloaded: its slot is not ours to give back. */
+		/* It is being unloaded, and clears the slot itself. */
 		f->stock = NULL;
 		err = -EBUSY;
 	}
 	rcu_read_unlock();
 	if (!f->stock && !err)
-		pr_info("no stock ESP for %s: load esp%d before minesp, not after\n",
+		pr_info("no stock ESP for %s; to have it, load esp%d before minesp\n",
 			f->family == AF_INET6 ? "IPv6" : "IPv4",
 			f->family == AF_INET6 ? 6 : 4);
 	return err;
@@ -355,10 +346,9 @@ static void minesp_unpin_stock(struct minesp_family *f)
 }
 
 /**
- * minesp_types_register - make minesp the ESP of every family that there is
+ * minesp_types_register - register the ESP types of IPv4 and IPv6
  *
- * Return: 0; -EBUSY while the stock module is being unloaded (try again), and
- * nothing has changed then.
+ * Return: 0; or -EBUSY while a stock module is being unloaded. Nothing is registered then.
  */
 int minesp_types_register(void)
 {
@@ -374,9 +364,9 @@ int minesp_types_register(void)
 		struct minesp_family *f = &families[i];
 
 		/*
-		 * An SA that is added between the two calls finds no type; the
-		 * core then asks modprobe for one, and looks again. It refuses
-		 * a family that the host does not speak.
+		 * Between the two calls the core finds no type for a new SA. It then
+		 * calls request_module() and looks again. Registering fails for a family
+		 * that is disabled, which is fine.
 		 */
 		if (f->stock)
 			xfrm_unregister_type(f->stock, f->family);
@@ -391,7 +381,7 @@ unpin:
 }
 
 /**
- * minesp_types_unregister - give the slots back to the stock types
+ * minesp_types_unregister - undo minesp_types_register()
  */
 void minesp_types_unregister(void)
 {
