@@ -102,7 +102,7 @@ static const struct ctl_table minesp_sysctls[] = {
 	/*
 	 * Whether packets take the ways of GSO and GRO (1) or not (0, default). 1 is
 	 * faster, and firewalls, tc and packet sockets then see other packets: see
-	 * user.rst. What is sent goes by what was set when its SA was added. Loads
+	 * offload.rst. What is sent goes by what was set when its SA was added. Loads
 	 * esp4_offload and esp6_offload. Setting it to 1 fails with EOPNOTSUPP on a
 	 * kernel without them, and with EBUSY while one of them is being unloaded.
 	 */

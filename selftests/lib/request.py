@@ -106,7 +106,7 @@ class Request:
             (*self.attributes, (xfrm.XFRMA_SA_EXTRA_FLAGS, struct.pack("=I", extra)))))
 
     def documented(self):
-        """Whether a minimal SA can be like this, by user.rst and clock.rst. The
+        """Whether a minimal SA can be like this, by reference.rst and clock.rst. The
         namespace has an epoch."""
         extra, esn = self.extra, self.fields["flags"] & 128
         if self.aead:
