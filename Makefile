@@ -15,6 +15,7 @@
 #                   for DKMS, in build/deb
 #   make clean      remove what was built, but not what was downloaded
 #   make demo       show minesp at work, in a virtual machine
+#   make docs       build Documentation/ as HTML in build/docs, and check it
 #   make quick      build for the newest kernel, and run there the tests that find
 #                   most, in a few minutes
 #   make check      build for every supported kernel, and run all tests; some of
@@ -97,7 +98,7 @@ clean:
 	$(MAKE) -C $(KDIR) M=$(CURDIR) clean
 	rm -f $(MINESP)
 
-demo quick check bench foreign style cross coverage:
+demo docs quick check bench foreign style cross coverage:
 	tools/$@.sh
 
 check-packages:
@@ -108,5 +109,5 @@ check-debug check-races: check-%:
 	tools/debug-kernel.sh $*
 	RELEASES=$$(tail -n 1 build/$*/built) MINESP_TIMEOUT=14400 tools/check.sh
 
-.PHONY: all tools install uninstall install-tools uninstall-tools deb clean demo quick check \
-	check-debug check-races check-packages bench foreign style cross coverage
+.PHONY: all tools install uninstall install-tools uninstall-tools deb clean demo docs quick \
+	check check-debug check-races check-packages bench foreign style cross coverage

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # make check: sets up what is missing, builds for every supported kernel with all
-# warnings, and for other architectures, looks at the style, runs all kselftests on every
-# kernel and some on the debug kernel, in virtual machines, compares what ESP costs with
-# Documentation/performance.rst, and sums up: seconds per program and kernel, and as the
-# last line: N passed, N failed, N skipped.
+# warnings, and for other architectures, looks at the style, builds the documentation, runs
+# all kselftests on every kernel and some on the debug kernel, in virtual machines,
+# compares what ESP costs with Documentation/performance.rst, and sums up: seconds per
+# program and kernel, and as the last line: N passed, N failed, N skipped.
 #
 # check.sh TEST ... runs only these tests of selftests/, such as interop.py, and not on
 # the debug kernel. RELEASES names the kernels: one of tools/debug-kernel.sh, too.
@@ -94,6 +94,9 @@ look_at_source()
 	step "looking at the style"
 	tools/style.sh
 	verdict $? "style" | tee -a build/ktap-build
+	step "building the documentation"
+	tools/docs.sh
+	verdict $? "documentation" | tee -a build/ktap-build
 }
 
 lock_checkout
