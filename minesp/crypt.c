@@ -2,20 +2,26 @@
 /*
  * One AEAD operation on one packet, in place.
  */
+#include <linux/percpu.h>
+#include <linux/scatterlist.h>
+#include <linux/slab.h>
+
 #include "minesp.h"
 
 /*
- * One piece of memory holds this struct, the IV, the request and the scatterlist. @aad
- * holds the associated data where it is not part of the packet: with ESN, the upper
- * half of the SN is in its middle but is not sent (RFC 4303 2.2.1).
+ * The state of one operation. The IV, the request and the scatterlist follow in the same
+ * allocation. @aad holds the associated data where they are not contiguous in the packet:
+ * with ESN they contain the upper half of the SN, which is not sent (RFC 4303, section
+ * 2.2.1). A device may access @aad by DMA, so it has cache lines of its own.
  */
 struct minesp_op {
 	struct sk_buff *skb;
 	size_t size;
-	__be32 aad[3 + 4];	/* SPI, SN, IV of up to 16 bytes */
+	/* SPI, SN, IV of up to 16 bytes */
+	__be32 aad[3 + 4] __aligned(ARCH_DMA_MINALIGN);
 };
 
-/* Each CPU keeps one for the next packet; this is enough for the usual suites. */
+/* Each CPU keeps one for the next packet. The size is enough for the usual suites. */
 #define MINESP_OP_SIZE	1024
 static DEFINE_PER_CPU(struct minesp_op *, minesp_spare);
 
@@ -29,7 +35,7 @@ static struct minesp_op *minesp_op_get(size_t size)
 			return op;
 		size = MINESP_OP_SIZE;
 	}
-	/* The peer chooses the number of fragments: some thousands at most. */
+	/* No warning, because the peer chooses the number of fragments. */
 	op = kmalloc(size, GFP_ATOMIC | __GFP_NOWARN);
 	if (op)
 		op->size = size;
@@ -44,7 +50,7 @@ static void minesp_op_put(struct minesp_op *op)
 }
 
 /**
- * minesp_crypt_exit - free what minesp_crypt() has kept; no packet is under way
+ * minesp_crypt_exit - free the memory that minesp_crypt() has kept; no packet is in flight
  */
 void minesp_crypt_exit(void)
 {
@@ -55,19 +61,18 @@ void minesp_crypt_exit(void)
 }
 
 /**
- * minesp_make_writable - make a packet's memory its own, so that it can be changed
- * @skb: the packet: paged, cloned, fragmented. It becomes linear, unless it has a frag
- *	 list.
- * @taillen: bytes of room to have behind it
- * @trailer: receives the buffer with that room
+ * minesp_make_writable - make sure that nobody else uses the memory of a packet
+ * @skb: the packet. It becomes linear, unless it has a frag list.
+ * @taillen: bytes of room that are needed behind the packet
+ * @trailer: set to the buffer that has this room
  *
- * skb_cow_data() does all of it. But it copies to a buffer that is larger than needed, and
- * so twice as large in many cases, and the kernel clears all of it first.
+ * skb_cow_data() alone would do. But it allocates up to twice the memory that is needed,
+ * and the kernel clears all of it.
  *
- * Pages may be shared with a file or with their sender, and no flag of the skb says so.
- * So pages are always copied.
+ * Pages are always copied. They may belong to a file or to the sender, and the flags of
+ * an skb do not say so reliably.
  *
- * Return: the number of buffers, for minesp_crypt(); or -ENOMEM.
+ * Return: the number of buffers, for minesp_crypt(); or -ENOMEM
  */
 int minesp_make_writable(struct sk_buff *skb, int taillen, struct sk_buff **trailer)
 {
@@ -87,17 +92,17 @@ int minesp_make_writable(struct sk_buff *skb, int taillen, struct sk_buff **trai
 /**
  * minesp_crypt - encrypt or decrypt a packet
  * @x: the SA
- * @skb: the packet, its memory its own. It ends with the ICV, or with the room for it.
- * @esph: its ESP header, complete, and in the linear part with the IV, if one is sent
+ * @skb: the packet, made writable. It ends with the ICV, or with the room for it.
+ * @esph: its complete ESP header, in the linear part together with the IV, if one is sent
  * @nfrags: what minesp_make_writable() returned
- * @seq_hi: the upper half of the SN where ESN is used
- * @done: called when an asynchronous operation has ended, bottom halves off;
- *	  it begins with minesp_crypt_end(), and ends with minesp_async_end()
- * @encrypt: or decrypt
+ * @seq_hi: the upper half of the SN; 0 without ESN
+ * @done: called with bottom halves off when an asynchronous operation is complete. It must
+ *	  call minesp_crypt_end() first and minesp_async_end() last.
+ * @encrypt: encrypt, or decrypt
  *
- * Return: 0; -EINPROGRESS when @done has been or will be called, and @skb is
- * no longer the caller's; -EBADMSG when the ICV is wrong; -ENOMEM, -ENOSPC
- * (the cipher's queue is full) or another error of the crypto API's.
+ * Return: 0; -EINPROGRESS if @done takes over @skb, and may have done so already; -EBADMSG
+ * for an invalid ICV; -ENOMEM, -ENOSPC if the queue of the cipher is full, -ENETDOWN while
+ * the namespace ends, or another error of the crypto API.
  */
 int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb,
 		 struct ip_esp_hdr *esph, int nfrags, __be32 seq_hi,
@@ -107,7 +112,7 @@ int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb,
 	struct crypto_aead *aead = x->data;
 	unsigned int ivlen = crypto_aead_ivsize(aead);
 	int offset = esph->enc_data + sent_ivlen - skb->data;
-	/* An IV that is not sent is the SN, all 64 bits (RFC 8750 4). */
+	/* An implicit IV is the SN, with all 64 bits (RFC 8750, section 4). */
 	const __be32 sn[2] = { seq_hi, esph->seq_no };
 	struct minesp_net *mn = minesp_sa(x)->mn;
 	unsigned int adlen = sizeof(*esph) + ivlen;
@@ -119,7 +124,7 @@ int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb,
 	int err;
 	u8 *iv;
 
-	/* Room for each part, and for aligning it. */
+	/* Each part, and the room to align it */
 	op = minesp_op_get(sizeof(*op) + crypto_aead_alignmask(aead) + ivlen +
 			   __alignof__(*req) + sizeof(*req) +
 			   crypto_aead_reqsize(aead) + __alignof__(*sg) +
@@ -134,9 +139,9 @@ int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb,
 	op->skb = skb;
 	memcpy(iv, sent_ivlen ? (void *)esph->enc_data : sn, ivlen);
 	/*
-	 * The associated data are SPI, SN, IV. The crypto API's AEADs for ESP take the
-	 * IV as the end of them, too. Mostly they are what the packet begins with, and
-	 * the ciphers are faster when all is in one piece.
+	 * The associated data are SPI, SN and IV: the crypto API's AEADs for ESP expect
+	 * the IV at the end. Most packets begin with exactly that. Then one entry in the
+	 * scatterlist is enough, which is faster.
 	 */
 	if (sent_ivlen && nfrags == 1 && !(x->props.flags & XFRM_STATE_ESN)) {
 		sg_init_one(sg, esph, adlen + textlen);
@@ -161,7 +166,7 @@ int minesp_crypt(struct xfrm_state *x, struct sk_buff *skb,
 	aead_request_set_callback(req, 0, done, op);
 	aead_request_set_ad(req, adlen);
 	async = crypto_aead_alg(aead)->base.cra_flags & CRYPTO_ALG_ASYNC;
-	/* Now, as it may be over before the call returns. */
+	/* Before the call, because @done may run before it returns. */
 	if (async && unlikely(!percpu_ref_tryget_live(&mn->async))) {
 		err = -ENETDOWN;
 		goto free;
@@ -187,7 +192,7 @@ free:
  * minesp_crypt_end - take the packet back from an asynchronous operation
  * @data: what the completion callback was given
  *
- * Return: the packet, which is the caller's again.
+ * Return: the packet, which is the caller's again
  */
 struct sk_buff *minesp_crypt_end(crypto_completion_data_t *data)
 {

@@ -1,27 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Delivering a packet that has been taken out of ESP, without a queue.
+ * Delivering decrypted packets without xfrm_input()'s queues.
  *
- * xfrm_input() puts such a packet into a queue: in transport mode into that of a work
- * item, in tunnel mode into that of GRO or, on a device without GRO, into the backlog.
- * The queue keeps packets within packets from using up the stack. But a work item costs
- * more than decrypting a small packet, and each of the queues loses packets when it is
- * full.
+ * xfrm_input() queues a decrypted packet: for a work item in transport mode, for GRO or the
+ * backlog in tunnel mode. The queue bounds the stack that nested packets use. But a work
+ * item costs more than decrypting a small packet, and a full queue drops packets.
  *
- * Before it queues the packet, xfrm_input() calls the protocol handlers.
- * minesp_deliver_cb() takes a reference, and returns an error. So xfrm_input() gives up
- * the packet, and minesp_deliver_input() delivers it when xfrm_input() has returned.
- * The packet takes the same way as from the queue: by PREROUTING in transport mode, by
- * the device that it came from in tunnel mode. A packet that would go to GRO still goes
- * there.
+ * Before it queues a packet, xfrm_input() calls the cb_handlers. minesp_deliver_cb() takes
+ * a reference to the packet and returns an error, so xfrm_input() drops its own.
+ * minesp_deliver_input() then delivers the packet in the same way as the queue does:
+ * through PREROUTING in transport mode, and on its device in tunnel mode. Packets that
+ * would go to GRO still go there.
  *
- * The stack is safe, because a CPU delivers one packet at a time. A packet within that
- * packet goes to xfrm_input()'s queues.
+ * A CPU delivers one packet at a time. Packets within it use the queues, so the use of
+ * stack stays bounded.
  */
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/module.h>
+#include <linux/netdevice.h>
 #include <linux/netfilter.h>
+#include <linux/percpu.h>
 #include <net/dst_metadata.h>
+#include <net/ip.h>
 #include <net/ip6_route.h>
 #include <net/l3mdev.h>
 #include <net/route.h>
@@ -29,10 +30,9 @@
 #include "minesp.h"
 
 /*
- * The packet that a CPU hands to xfrm_input(), and whether it has been taken back.
+ * The packet that this CPU has passed to xfrm_input(), and whether it was taken back.
  * Bottom halves are off in minesp_deliver_input(), so the task stays on its CPU. With
- * PREEMPT_RT another one may come in between. It then finds @skb set, and leaves both
- * alone.
+ * PREEMPT_RT another task may run in between. It finds @skb set, and uses the queues.
  */
 struct minesp_delivery {
 	struct sk_buff *skb;
@@ -41,15 +41,15 @@ struct minesp_delivery {
 
 static DEFINE_PER_CPU(struct minesp_delivery, minesp_delivery);
 
-/* In @skb: the CPU delivers a packet, which may be gone already. */
+/* The value of @skb while a packet is being delivered, which may be freed already */
 #define MINESP_BUSY	((struct sk_buff *)ERR_PTR(-EBUSY))
 
 /**
- * minesp_deliver_cb - the protocol handlers' cb_handler: take the packet back
- * @skb: the packet, without ESP
- * @err: 0, or why xfrm_input() drops it
+ * minesp_deliver_cb - the protocol handlers' cb_handler: take a decrypted packet back
+ * @skb: the packet
+ * @err: 0; or the reason why xfrm_input() drops it
  *
- * Return: 1 to ask the next handler; -EINPROGRESS when the packet has been taken.
+ * Return: 1 for the next handler; -EINPROGRESS if the packet has been taken back
  */
 int minesp_deliver_cb(struct sk_buff *skb, int err)
 {
@@ -59,12 +59,13 @@ int minesp_deliver_cb(struct sk_buff *skb, int err)
 	if (err || this_cpu_read(minesp_delivery.skb) != skb || sp->len != 1)
 		return 1;
 	x = sp->xvec[0];
-	if (x->type->owner != THIS_MODULE)
+	/* An XFRM interface that has just been added may not have seen the packet. */
+	if (x->type->owner != THIS_MODULE || x->if_id)
 		return 1;
 	/* A packet that came from GRO goes back there. */
 	if (sp->olen)
 		return 1;
-	/* With GRO the packets of a tunnel become fewer. That pays for the queue. */
+	/* GRO merges the packets of a tunnel, which saves more than the queue costs. */
 	if (x->props.mode == XFRM_MODE_TUNNEL && !netif_elide_gro(skb->dev))
 		return 1;
 	skb_get(skb);
@@ -72,14 +73,19 @@ int minesp_deliver_cb(struct sk_buff *skb, int err)
 	return -EINPROGRESS;
 }
 
+/*
+ * Netfilter may queue the packet before this. The packet holds its SA and so the module
+ * until it is delivered. When it is gone, the caller is in an RCU section, for which
+ * minesp_protocols_unregister() waits.
+ */
 static int minesp_deliver_finish(struct net *net, struct sock *sk,
 				 struct sk_buff *skb)
 {
 	const struct iphdr *iph = ip_hdr(skb);
 
-	/* The route is that of the ESP packet, unless netfilter has changed the address. */
+	/* The dst is that of the ESP packet, unless netfilter has changed the address. */
 	if (IS_ENABLED(CONFIG_IPV6) && iph->version == 6) {
-		/* As ip6_rcv_finish() does: a VRF gets to see the packet once more. */
+		/* As in ip6_rcv_finish(): a VRF sees the packet once more. */
 		skb = l3mdev_ip6_rcv(skb);
 		if (!skb)
 			return NET_RX_SUCCESS;
@@ -94,7 +100,7 @@ static int minesp_deliver_finish(struct net *net, struct sock *sk,
 	return dst_input(skb);
 }
 
-/* What xfrm4_transport_finish() and xfrm6_transport_finish() do. */
+/* As xfrm4_transport_finish() and xfrm6_transport_finish(), without a queue */
 static void minesp_deliver(struct sk_buff *skb)
 {
 	const struct xfrm_state *x = xfrm_input_state(skb);
@@ -124,9 +130,11 @@ static void minesp_deliver(struct sk_buff *skb)
 }
 
 /**
- * minesp_deliver_input - call xfrm_input(), and deliver the packet if it is taken back
- * @skb: the packet. Bottom halves are off, and the caller is in an RCU section.
+ * minesp_deliver_input - call xfrm_input(), and deliver the packet if it was taken back
+ * @skb: the packet
  * @encap_type: for xfrm_input()
+ *
+ * Bottom halves are off, and the caller is in an RCU section.
  *
  * Return: what xfrm_input() returns
  */
@@ -139,7 +147,7 @@ int minesp_deliver_input(struct sk_buff *skb, int encap_type)
 
 	this_cpu_write(minesp_delivery.taken, false);
 	err = xfrm_input(skb, IPPROTO_ESP, 0, encap_type);
-	/* First, as the packet may be gone, and another one have its address. */
+	/* Before delivery, because skb may be freed and its address used again. */
 	this_cpu_write(minesp_delivery.skb, MINESP_BUSY);
 	if (this_cpu_read(minesp_delivery.taken))
 		minesp_deliver(skb);

@@ -2,71 +2,52 @@
 /*
  * GSO and GRO, for namespaces whose net.minesp.offload is 1.
  *
- * Sending: the core takes an SA with an xfrm_type_offload for one that can make large
- * segments. It gives them to encap() behind an empty ESP header, and the device's queue
- * splits them and gives each part to xmit(), which encrypts it.
+ * Sending: for an SA with an xfrm_type_offload, the core passes large packets to encap(),
+ * which reserves an ESP header. The queue of the device splits them, and passes each
+ * segment to xmit(), which encrypts it.
  *
- * Receiving: GRO finds the SA by its SPI before IP sees the packet, and finds the decrypted
- * packet once more, to merge it with others. GRO runs before IP has cut off what Ethernet
- * pads, has asked whether the packet is for this host, and has come to what is in a tunnel.
- * So minesp_gro() checks all of this itself.
+ * Receiving: GRO finds the SA by its SPI before IP sees the packet, and merges decrypted
+ * packets. GRO runs before IP has removed Ethernet's padding, has checked the destination
+ * address or has removed the headers of tunnels. So minesp_gro() checks these itself.
  *
- * Both need the slot for ESP in the tables of GSO and GRO. There is one in each family, and
- * stock SAs need esp4_offload and esp6_offload in it. So minesp takes the slot when offload
- * is first set to 1, pins the stock module, and calls it for whatever is not minimal. The
- * stock module has to be loaded first: it does not give back what it has registered when
- * it finds the slot taken.
+ * Both need the slot for ESP in inet_offloads and inet6_offloads. Each has one slot, and
+ * stock SAs need esp4_offload or esp6_offload in it. minesp takes the slot when offload is
+ * first set to 1, pins the stock module, and calls it for packets that are not minimal. The
+ * stock module must be loaded before: when it finds the slot taken, it fails, but leaves its
+ * xfrm_type_offload registered.
  */
 #include <linux/etherdevice.h>
 #include <linux/if_arp.h>
 #include <linux/if_vlan.h>
+#include <linux/in.h>
 #include <linux/inetdevice.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/kmod.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/netdevice.h>
 #include <net/addrconf.h>
 #include <net/gro.h>
-#include <net/ip.h>
 #include <net/protocol.h>
 
 #include "minesp.h"
 
-static struct sk_buff *minesp4_gro_receive(struct list_head *head,
-					   struct sk_buff *skb);
-static struct sk_buff *minesp6_gro_receive(struct list_head *head,
-					   struct sk_buff *skb);
-static struct sk_buff *minesp4_gso_segment(struct sk_buff *skb,
-					   netdev_features_t features);
-static struct sk_buff *minesp6_gso_segment(struct sk_buff *skb,
-					   netdev_features_t features);
-
-static struct minesp_slot {
+struct minesp_offload_slot {
 	unsigned short family;
 	const struct net_offload **slot;
 	const struct net_offload ours;
-	const struct net_offload *stock; /* not NULL when @ours is in the slot */
+	const struct net_offload *stock; /* NULL until @ours is in the slot */
 	struct module *owner;		/* of @stock, pinned */
-} slots[] = {
-	{
-		.family = AF_INET,
-		.slot = (void *)&inet_offloads[IPPROTO_ESP],
-		.ours.callbacks.gro_receive = minesp4_gro_receive,
-		.ours.callbacks.gso_segment = minesp4_gso_segment,
-	}, {
-		.family = AF_INET6,
-		.slot = (void *)&inet6_offloads[IPPROTO_ESP],
-		.ours.callbacks.gro_receive = minesp6_gro_receive,
-		.ours.callbacks.gso_segment = minesp6_gso_segment,
-	},
 };
 
-/* For taking the slots; @minesp_offload_done never becomes false again. */
+static struct minesp_offload_slot slots[2];
+
+/* Protects taking the slots. minesp_offload_done never becomes false again. */
 static DEFINE_MUTEX(minesp_offload_lock);
 static bool minesp_offload_done;
 
-/*
- * Whether the packet is for an address of this host. An SA may have outlived its
- * address.
- */
+/* Is the packet for an address of this host? An SA may outlive its address. */
 static bool minesp_gro_local(const struct sk_buff *skb, u16 family)
 {
 	const struct net_device *dev = skb->dev;
@@ -82,29 +63,34 @@ static bool minesp_gro_local(const struct sk_buff *skb, u16 family)
 	       ipv6_chk_addr(dev_net(dev), &ipv6_hdr(skb)->daddr, dev, 0);
 }
 
-/* Whether ESP may take this packet from GRO. Otherwise IP has to look at it first. */
+/* May GRO decrypt this packet? If not, IP must process it first. */
 static bool minesp_gro_plain(const struct sk_buff *skb, u16 family)
 {
 	const struct net_device *dev = skb->dev;
 	int len = family == AF_INET ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 
-	return skb->pkt_type == PACKET_HOST && !secpath_exists(skb) &&
-	       /* pkt_type is not set yet for a driver that uses napi_gro_frags() */
-	       (dev->type != ARPHRD_ETHER ||
-		ether_addr_equal_64bits(eth_hdr(skb)->h_dest, dev->dev_addr)) &&
-	       /* no padding, no fragment, no tunnel, no UDP or other header before ESP */
-	       !NAPI_GRO_CB(skb)->flush && !NAPI_GRO_CB(skb)->encap_mark &&
-	       skb_gro_offset(skb) == skb_network_offset(skb) + len &&
-	       /* no VLAN, no bridge, bond or macvlan above, no VRF */
-	       skb->protocol == htons(family == AF_INET ? ETH_P_IP : ETH_P_IPV6) &&
-	       !skb_vlan_tag_present(skb) &&
-	       !rcu_access_pointer(dev->rx_handler) &&
+	if (skb->pkt_type != PACKET_HOST || secpath_exists(skb))
+		return false;
+	/* Drivers that use napi_gro_frags() have not set pkt_type yet. */
+	if (dev->type == ARPHRD_ETHER &&
+	    !ether_addr_equal_64bits(eth_hdr(skb)->h_dest, dev->dev_addr))
+		return false;
+	/* Padding, a fragment, a tunnel, or a header between IP and ESP */
+	if (NAPI_GRO_CB(skb)->flush || NAPI_GRO_CB(skb)->encap_mark ||
+	    skb_gro_offset(skb) != skb_network_offset(skb) + len)
+		return false;
+	/* VLAN */
+	if (skb->protocol != htons(family == AF_INET ? ETH_P_IP : ETH_P_IPV6) ||
+	    skb_vlan_tag_present(skb))
+		return false;
+	/* A bridge, bond, macvlan or VRF above the device, or a VRF itself */
+	return !rcu_access_pointer(dev->rx_handler) &&
 	       !netif_is_l3_slave(dev) && !netif_is_l3_master(dev);
 }
 
 /*
- * Take a packet from GRO. Return: 0 when it is gone; -ENOENT when it is for no minimal SA
- * that we know; -EINVAL when it is, and has to go by way of IP.
+ * Decrypt a packet in GRO. Return 0 if it is gone, -ENOENT if the table has no SA with its
+ * SPI, and -EINVAL if it must go through IP.
  */
 static int minesp_gro(struct sk_buff *skb, u16 family)
 {
@@ -142,7 +128,7 @@ put:
 
 static struct sk_buff *minesp_gro_receive(struct list_head *head,
 					  struct sk_buff *skb,
-					  const struct minesp_slot *s)
+					  const struct minesp_offload_slot *s)
 {
 	int err = minesp_gro(skb, s->family);
 
@@ -155,19 +141,7 @@ static struct sk_buff *minesp_gro_receive(struct list_head *head,
 	return NULL;
 }
 
-static struct sk_buff *minesp4_gro_receive(struct list_head *head,
-					   struct sk_buff *skb)
-{
-	return minesp_gro_receive(head, skb, &slots[0]);
-}
-
-static struct sk_buff *minesp6_gro_receive(struct list_head *head,
-					   struct sk_buff *skb)
-{
-	return minesp_gro_receive(head, skb, &slots[1]);
-}
-
-/* The xfrm_type_offload's encap: a packet, mostly a large one, gets an ESP header. */
+/* The xfrm_type_offload's encap: reserve the ESP header of a packet, often a large one. */
 static void minesp_encap(struct xfrm_state *x, struct sk_buff *skb)
 {
 	struct xfrm_offload *xo = xfrm_offload(skb);
@@ -188,7 +162,7 @@ static void minesp_xmit_done(crypto_completion_data_t *data, int err)
 	struct minesp_net *mn = minesp_sa(x)->mn;
 	struct net_device *dev = skb->dev;
 
-	/* Closing a device waits for RCU readers that have found it running. */
+	/* Closing a device waits for RCU readers, so it stays usable if it is running. */
 	rcu_read_lock();
 	if (minesp_output_end(x, skb, err)) {
 		XFRM_INC_STATS(xs_net(x), LINUX_MIB_XFRMOUTSTATEPROTOERROR);
@@ -207,8 +181,8 @@ static void minesp_xmit_done(crypto_completion_data_t *data, int err)
 }
 
 /*
- * The xfrm_type_offload's xmit: encrypt a packet, or a segment of one, on its way to the
- * device. data is at the plaintext, the transport header at the ESP header.
+ * The xfrm_type_offload's xmit: encrypt a packet, or a segment of one. Its data is at the
+ * plaintext, its transport header at the ESP header.
  */
 static int minesp_xmit(struct xfrm_state *x, struct sk_buff *skb,
 		       netdev_features_t features)
@@ -217,7 +191,7 @@ static int minesp_xmit(struct xfrm_state *x, struct sk_buff *skb,
 	struct net_device *dev = skb->dev;
 	int err;
 
-	/* GRE leaves its checksum to a device that offers to compute it. */
+	/* GRE leaves its checksum to the device, but it must be there before encryption. */
 	if (unlikely(skb->ip_summed == CHECKSUM_PARTIAL)) {
 		err = skb_checksum_help(skb);
 		if (err)
@@ -226,7 +200,7 @@ static int minesp_xmit(struct xfrm_state *x, struct sk_buff *skb,
 	/* The inner headers are about to become ciphertext. */
 	skb->encapsulation = 0;
 
-	/* The packet no longer has a dst that holds the device for minesp_xmit_done(). */
+	/* For minesp_xmit_done(): the packet no longer has a dst, which held the device. */
 	dev_hold(dev);
 	err = minesp_encrypt(x, skb, xo->proto, true, minesp_xmit_done);
 	if (err != -EINPROGRESS)
@@ -243,10 +217,10 @@ const struct xfrm_type_offload minesp_type_offload = {
 	.xmit = minesp_xmit,
 };
 
-/* Split the large packet that minesp_encap() was given, behind ESP header and IV. */
+/* Split a large packet of minesp_encap(). Its data is at the ESP header. */
 static struct sk_buff *minesp_gso_segment(struct sk_buff *skb,
 					  netdev_features_t features,
-					  const struct minesp_slot *s)
+					  const struct minesp_offload_slot *s)
 {
 	struct xfrm_offload *xo = xfrm_offload(skb);
 	const struct net_offload __rcu **offloads =
@@ -265,7 +239,7 @@ static struct sk_buff *minesp_gso_segment(struct sk_buff *skb,
 	    !pskb_may_pull(skb, hlen) || ip_esp_hdr(skb)->spi != x->id.spi)
 		return ERR_PTR(-EINVAL);
 	__skb_pull(skb, hlen);
-	/* Each segment is encrypted in software, so its checksum has to be made first. */
+	/* Software encrypts each segment, so it must be linear, with a complete checksum. */
 	features &= ~(NETIF_F_SG | NETIF_F_CSUM_MASK | NETIF_F_SCTP_CRC);
 	skb->encap_hdr_csum = 1;
 	xo->flags |= XFRM_GSO_SEGMENT;
@@ -281,19 +255,37 @@ static struct sk_buff *minesp_gso_segment(struct sk_buff *skb,
 	return ops->callbacks.gso_segment(skb, features);
 }
 
-static struct sk_buff *minesp4_gso_segment(struct sk_buff *skb,
-					   netdev_features_t features)
-{
-	return minesp_gso_segment(skb, features, &slots[0]);
+#define MINESP_OFFLOAD(v, i)						\
+static struct sk_buff *minesp##v##_gro_receive(struct list_head *head,	\
+					       struct sk_buff *skb)	\
+{									\
+	return minesp_gro_receive(head, skb, &slots[i]);		\
+}									\
+									\
+static struct sk_buff *minesp##v##_gso_segment(struct sk_buff *skb,	\
+					       netdev_features_t features) \
+{									\
+	return minesp_gso_segment(skb, features, &slots[i]);		\
 }
 
-static struct sk_buff *minesp6_gso_segment(struct sk_buff *skb,
-					   netdev_features_t features)
-{
-	return minesp_gso_segment(skb, features, &slots[1]);
-}
+MINESP_OFFLOAD(4, 0)
+MINESP_OFFLOAD(6, 1)
 
-static int minesp_slot_take(struct minesp_slot *s)
+static struct minesp_offload_slot slots[2] = {
+	{
+		.family = AF_INET,
+		.slot = (void *)&inet_offloads[IPPROTO_ESP],
+		.ours.callbacks.gro_receive = minesp4_gro_receive,
+		.ours.callbacks.gso_segment = minesp4_gso_segment,
+	}, {
+		.family = AF_INET6,
+		.slot = (void *)&inet6_offloads[IPPROTO_ESP],
+		.ours.callbacks.gro_receive = minesp6_gro_receive,
+		.ours.callbacks.gso_segment = minesp6_gso_segment,
+	},
+};
+
+static int minesp_offload_take(struct minesp_offload_slot *s)
 {
 	const struct xfrm_state_afinfo *afinfo;
 	const struct xfrm_type_offload *type;
@@ -310,12 +302,9 @@ static int minesp_slot_take(struct minesp_slot *s)
 		err = -EBUSY;
 	} else {
 		s->owner = type->owner;
-		/*
-		 * The stock module is pinned, so its pointer stays there until we
-		 * replace it.
-		 */
+		/* The stock module is pinned, so nobody else changes the slot. */
 		s->stock = READ_ONCE(*s->slot);
-		/* s->stock is set before anybody is in our callbacks. */
+		/* Our callbacks use s->stock, so set it first. */
 		smp_store_release(s->slot, &s->ours);
 	}
 unlock:
@@ -324,16 +313,16 @@ unlock:
 }
 
 /**
- * minesp_offload_enable - have GSO and GRO ask minesp
+ * minesp_offload_enable - take the slots for ESP in the tables of GSO and GRO
  *
- * The caller may sleep. It lasts until minesp is unloaded.
+ * This may sleep, and stays in effect until minesp is unloaded.
  *
- * Return: 0; -EOPNOTSUPP where the kernel has no esp4_offload or esp6_offload; -EBUSY
- * while one of them is being unloaded: try again.
+ * Return: 0; -EOPNOTSUPP without esp4_offload or esp6_offload; or -EBUSY while one of them
+ * is being unloaded
  */
 int minesp_offload_enable(void)
 {
-	struct minesp_slot *s;
+	struct minesp_offload_slot *s;
 	int err = 0;
 
 	if (READ_ONCE(minesp_offload_done))
@@ -346,7 +335,7 @@ int minesp_offload_enable(void)
 	for (s = slots; !minesp_offload_done && !err &&
 	     s < slots + ARRAY_SIZE(slots); s++)
 		if (!s->stock)
-			err = minesp_slot_take(s);
+			err = minesp_offload_take(s);
 	if (!err)
 		WRITE_ONCE(minesp_offload_done, true);
 	mutex_unlock(&minesp_offload_lock);
@@ -354,14 +343,13 @@ int minesp_offload_enable(void)
 }
 
 /**
- * minesp_offload_disable - undo minesp_offload_enable(), if it has been called
+ * minesp_offload_disable - give the slots back
  *
- * minesp_offload_enable() does nothing afterwards, although net.minesp.offload may be
- * set.
+ * Later calls of minesp_offload_enable() return 0 and do nothing.
  */
 void minesp_offload_disable(void)
 {
-	struct minesp_slot *s;
+	struct minesp_offload_slot *s;
 
 	mutex_lock(&minesp_offload_lock);
 	WRITE_ONCE(minesp_offload_done, true);
@@ -369,7 +357,7 @@ void minesp_offload_disable(void)
 	for (s = slots; s < slots + ARRAY_SIZE(slots); s++)
 		if (s->stock)
 			WRITE_ONCE(*s->slot, s->stock);
-	/* Afterwards no CPU runs our callbacks, or the stock ones through them. */
+	/* After this, no CPU is in our callbacks, or in stock ones that we called. */
 	synchronize_net();
 	for (s = slots; s < slots + ARRAY_SIZE(slots); s++)
 		if (s->stock)

@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * From plaintext to ESP.
+ * Sending: add ESP header and trailer to a packet, and encrypt it.
  */
+#include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <net/ip.h>
 
 #include "minesp.h"
 
-/* RFC 4303 2.4: the trailer ends on a block of the cipher, and on 4 bytes. */
+/* The trailer ends on a block of the cipher, and on 4 bytes (RFC 4303, section 2.4). */
 static unsigned int minesp_padlen(unsigned int len, unsigned int blocksize)
 {
 	return -(len + 2) & (ALIGN(blocksize, 4) - 1);
 }
 
 /**
- * minesp_output_end - finish a packet that has been encrypted, or has not, and count it
+ * minesp_output_end - complete the UDP header of an encrypted packet, and count the packet
  * @x: the SA
  * @skb: the packet
- * @err: 0, or what minesp_crypt() or minesp_make_writable() returned
+ * @err: what minesp_crypt() or minesp_make_writable() returned
  *
  * Return: @err
  */
@@ -40,7 +41,7 @@ int minesp_output_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 static void minesp_output_done(crypto_completion_data_t *data, int err)
 {
 	struct sk_buff *skb = minesp_crypt_end(data);
-	/* The packet's dst still holds the SA. */
+	/* The dst of the packet holds the SA. */
 	struct xfrm_state *x = skb_dst(skb)->xfrm;
 	struct minesp_net *mn = minesp_sa(x)->mn;
 
@@ -50,20 +51,21 @@ static void minesp_output_done(crypto_completion_data_t *data, int err)
 }
 
 /**
- * minesp_encrypt - put a packet into ESP
+ * minesp_encrypt - add ESP header and trailer to a packet, and encrypt it
  * @x: the SA
- * @skb: the packet, data at the plaintext, transport header where the ESP header goes, or
- *	 the UDP header before it,
- *	 network header at the outer IP header. Paged, cloned, fragmented: all
- *	 welcome. Bottom halves may be on.
- * @next: Next Header
- * @xmit: the packet comes by way of minesp_encap(), which has changed the IP header
+ * @skb: the packet. Its data is at the plaintext, its network header at the outer IP
+ *	 header, and its transport header where the ESP header goes, or the UDP header
+ *	 before it. It may be paged or cloned, or have a frag list.
+ * @next: the Next Header
+ * @xmit: the packet went through minesp_encap(), which has set the protocol in the IP header
  * @done: for minesp_crypt()
  *
- * Return: 0, the data then being at the outer IP header; -EINPROGRESS, the
- * packet then being on its way; or an error, and the caller frees the packet:
- * -EMSGSIZE when no IP packet can be that long, -ENOSPC when the cipher
- * is congested, -ENOMEM, those of minesp_seqno_next(), the crypto API's.
+ * Bottom halves may be on.
+ *
+ * Return: 0, with the packet's data at the outer IP header; -EINPROGRESS if the packet is
+ * in asynchronous crypto; or an error, and the caller frees the packet: -EMSGSIZE if it
+ * would be longer than IP allows, -ENOSPC if the queue of the cipher is full, -ENOMEM, or an
+ * error of minesp_seqno_next() or of the crypto API.
  */
 int minesp_encrypt(struct xfrm_state *x, struct sk_buff *skb, u8 next, bool xmit,
 		   crypto_completion_t done)
@@ -80,7 +82,7 @@ int minesp_encrypt(struct xfrm_state *x, struct sk_buff *skb, u8 next, bool xmit
 	padlen = minesp_padlen(skb->len, crypto_aead_blocksize(aead));
 	taillen = padlen + 2 + crypto_aead_authsize(aead);
 
-	/* IPv6 does not count its own header in the length. */
+	/* The length in an IPv6 header does not include that header. */
 	len = skb->len - skb_network_offset(skb) + taillen;
 	if (x->props.family == AF_INET6)
 		len -= sizeof(struct ipv6hdr);
@@ -89,10 +91,7 @@ int minesp_encrypt(struct xfrm_state *x, struct sk_buff *skb, u8 next, bool xmit
 		return -EMSGSIZE;
 	}
 
-	/*
-	 * Make the packet linear, our own, and long enough for the trailer. Mostly it
-	 * is.
-	 */
+	/* Most packets are writable already, and have room for the trailer. */
 	nfrags = minesp_make_writable(skb, taillen, &trailer);
 	if (unlikely(nfrags < 0))
 		return minesp_output_end(x, skb, nfrags);
@@ -102,7 +101,7 @@ int minesp_encrypt(struct xfrm_state *x, struct sk_buff *skb, u8 next, bool xmit
 	if (unlikely(err))
 		return err;
 
-	/* RFC 4303 2.4: pad bytes 1, 2, 3, ... */
+	/* Padding is 1, 2, 3, ... (RFC 4303, section 2.4). */
 	tail = pskb_put(skb, trailer, taillen);
 	for (i = 0; i < padlen; i++)
 		tail[i] = i + 1;
@@ -131,12 +130,12 @@ int minesp_encrypt(struct xfrm_state *x, struct sk_buff *skb, u8 next, bool xmit
 }
 
 /**
- * minesp_output - the xfrm_type's output
+ * minesp_output - the xfrm_type's output: encapsulate a packet
  * @x: the SA
- * @skb: what xfrm_output() prepares: see minesp_encrypt(), and the core's SN in the control
- *	 block, mac header at the byte that says what follows the IP header
+ * @skb: the packet, as minesp_encrypt() expects it. The SN of the core is in its control
+ *	 block, and its mac header is at the field that says what follows the IP header.
  *
- * Return: as minesp_encrypt(), but NET_XMIT_DROP when the cipher is congested
+ * Return: as minesp_encrypt(), but NET_XMIT_DROP if the queue of the cipher is full
  */
 int minesp_output(struct xfrm_state *x, struct sk_buff *skb)
 {
@@ -144,9 +143,9 @@ int minesp_output(struct xfrm_state *x, struct sk_buff *skb)
 				 minesp_output_done);
 
 	/*
-	 * A full queue of the cipher is congestion, not an error. Only this function
-	 * may say so, because xfrm_output_resume() takes a value above 0 to mean that
-	 * the packet has not been transformed yet.
+	 * A full queue of the cipher is congestion. minesp_output_done() must not say
+	 * so, because xfrm_output_resume() takes a value above 0 to mean that the packet
+	 * has not been transformed yet.
 	 */
 	return err == -ENOSPC ? NET_XMIT_DROP : err;
 }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * ESP in UDP, to pass a NAT (RFC 3948).
+ * UDP encapsulation of ESP, to pass a NAT (RFC 3948).
  *
  * The IKE daemon's socket, with its option UDP_ENCAP, receives these packets. It keeps
- * IKE messages and keepalives, and gives ESP to the protocol handlers. The UDP header is
- * then still there, in front of the transport header.
+ * IKE messages and keepalives, and passes ESP to the protocol handlers. The UDP header
+ * stays in front of the transport header.
  */
+#include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/udp.h>
 #include <net/ip6_checksum.h>
 
@@ -14,10 +16,10 @@
 /**
  * minesp_udp_header - write the UDP header
  * @x: the SA
- * @skb: the packet, in its final length, its transport header where the UDP header goes
+ * @skb: the packet, with trailer and ICV, its transport header where the UDP header goes
  *
- * A key manager may change the ports at the same time. One packet may then have an old
- * port and a new one.
+ * A key manager may change the ports at the same time. A packet may then have one old and
+ * one new port.
  *
  * Return: where the ESP header goes
  */
@@ -38,7 +40,8 @@ struct ip_esp_hdr *minesp_udp_header(const struct xfrm_state *x,
  * @x: the SA
  * @skb: the packet
  *
- * With IPv4 the checksum is zero (RFC 3948 2.1). IPv6 does not allow that (RFC 8200 8.1).
+ * With IPv4 the checksum is zero (RFC 3948, section 2.1), which IPv6 does not allow
+ * (RFC 8200, section 8.1).
  */
 void minesp_udp_checksum(const struct xfrm_state *x, struct sk_buff *skb)
 {
@@ -55,8 +58,8 @@ void minesp_udp_checksum(const struct xfrm_state *x, struct sk_buff *skb)
 }
 
 /*
- * Whether the packet is newer than all earlier packets with a right ICV. A daemon may
- * add an SA anew with its replay window. udp_sn is 0 then, so the window counts, too.
+ * Is this the newest packet with a valid ICV? A daemon may add an SA again with its replay
+ * window. udp_sn is 0 then, so check the window, too.
  */
 static bool minesp_udp_newest(struct xfrm_state *x, const struct sk_buff *skb)
 {
@@ -68,7 +71,7 @@ static bool minesp_udp_newest(struct xfrm_state *x, const struct sk_buff *skb)
 	newest = sn > max(sa->udp_sn, minesp_rseq(x));
 	if (newest)
 		sa->udp_sn = sn;
-	/* Without a replay window the peer may begin again at 1. */
+	/* Without a replay window, the peer may start again at SN 1. */
 	if (!(x->replay_esn ? x->replay_esn->replay_window : x->props.replay_window))
 		newest = true;
 	spin_unlock_bh(&x->lock);
@@ -76,11 +79,11 @@ static bool minesp_udp_newest(struct xfrm_state *x, const struct sk_buff *skb)
 }
 
 /**
- * minesp_udp_input - tell the key managers when a NAT has changed its mapping
+ * minesp_udp_input - report a changed NAT mapping to the key managers
  * @x: the SA
- * @skb: the packet, its ICV right
+ * @skb: a packet with a valid ICV
  *
- * Neither a replay nor a late packet may move the SA's peer. A replay can get here
+ * Neither a replay nor a late packet may move the peer of the SA. A replay can come here
  * while the original is still being decrypted.
  */
 void minesp_udp_input(struct xfrm_state *x, const struct sk_buff *skb)
