@@ -377,7 +377,7 @@ def refused():
                  CLOCK, "no SNs are left"),
                 ({}, "extra-flag 0x0c000000", "contradictory"),
                 ({}, "extra-flag 0x30000000", "contradictory"),
-                ({}, "extra-flag 0x06000000", "are for minimal SAs"),
+                ({}, "extra-flag 0x06000000", "need a minimal SA"),
                 ({"enabled": 0}, CLOCK, "for minimal SAs")):
             a.settings(**settings)
             said = add(words)

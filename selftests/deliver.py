@@ -16,7 +16,7 @@ import struct
 import tempfile
 
 import lib
-from lib import kmod, libc, nat, nfqueue
+from lib import kmod, libc, nat, nfqueue, share
 
 try:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -722,10 +722,12 @@ def cases():
     yield "ESP in UDP in ESP, and so on", many_times_in_udp
     for mode in "transport", "tunnel":
         yield f"{mode} mode in a tunnel", lambda mode=mode: in_tunnel(mode)
-    for args in lib.MODES:
+    for n, args in enumerate(lib.MODES):
         name = "{}, IPv{} in IPv{}".format(*args)
-        yield f"a file sent, {name}", lambda a=args: file_sent(*a)
-        yield f"a file received, {name}", lambda a=args: file_received(*a)
+        if share.mine(n):
+            yield f"a file sent, {name}", lambda a=args: file_sent(*a)
+        if share.mine(n + 1):
+            yield f"a file received, {name}", lambda a=args: file_received(*a)
 
 
 if __name__ == "__main__":

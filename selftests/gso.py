@@ -9,7 +9,7 @@ import struct
 import threading
 
 import lib
-from lib import pmtu, traffic
+from lib import pmtu, share, traffic
 
 SIZE = 1 << 20
 SEGMENTS = SIZE // 1500
@@ -125,8 +125,8 @@ def mtu_changes(mode):
     with hosts() as (a, b), concurrent.futures.ThreadPoolExecutor() as pool:
         for h in (a, b):
             h.sas(mode, 4, 4)
-        with unique(a, 12 * SEGMENTS):
-            stream = pool.submit(traffic.tcp, a, b, 4, kind, 12 * SIZE)
+        with unique(a, 6 * SEGMENTS):
+            stream = pool.submit(traffic.tcp, a, b, 4, kind, 6 * SIZE)
             changes = 0
             while not stream.done():
                 a.ip(f"link set veth0 mtu {(1280, 1500)[changes % 2]}")
@@ -135,7 +135,7 @@ def mtu_changes(mode):
                              a.stats()["OutPackets"] > sent + 100)
                 changes += 1
             stream.result()
-        assert changes > 3, f"only {changes} changes"
+        assert changes > 1, f"only {changes} changes"
         errors = a.errors()
         # This is how xfrm tells a socket of the new MTU.
         errors.pop("XfrmOutStateModeError", None)
@@ -203,8 +203,10 @@ def cases():
         "tunnel", "flag esn")
     for mode in "transport", "tunnel":
         yield f"an MTU that changes, {mode} mode", lambda mode=mode: mtu_changes(mode)
-    for args in lib.MODES:
-        yield "path MTU, {}, IPv{} in IPv{}".format(*args), lambda args=args: path_mtu(*args)
+    for n, args in enumerate(lib.MODES):
+        if share.mine(n):
+            yield ("path MTU, {}, IPv{} in IPv{}".format(*args),
+                   lambda args=args: path_mtu(*args))
     yield "UDP's segments through a router", udp_segments
     yield "GRE with checksums, transport mode", lambda: tunnelled(
         "transport", "gre local {me} remote {peer} csum")

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """Which SAs are minimal, and what is refused: each refusal says what is wrong,
-leaves nothing behind, and names the kernel's own ESP if that takes the SA."""
+leaves nothing behind, and names stock ESP if that takes the SA."""
 
 import lib
 from lib import algorithms, kmod, share, spare
@@ -15,8 +15,8 @@ def key(length):
 
 
 def refused(words, message, **where):
-    """Where the message names the kernel's own ESP, that takes the SA: by extra-flag, and
-    by net.minesp.enabled=2 with a warning and a counter. Otherwise that refuses it, too."""
+    """Where the message names stock ESP, that takes the SA: by extra-flag, and by
+    net.minesp.enabled=2 with a warning and a counter. Otherwise it refuses the SA, too."""
     def became_stock():
         return sum(n for name, n in host.stats().items() if name.startswith("Stock"))
 
@@ -34,12 +34,12 @@ def refused(words, message, **where):
         said, there, stock = add(1)
         assert message in said, f"said {said!r}, not {message!r}"
         lib.equal((there, stock), (False, 0), "SAs left behind, and stock")
-        way_out = said.endswith("choose the kernel's own ESP.\n")
+        way_out = said.endswith("; or use stock ESP (extra-flag 0x02000000).\n")
         if way_out:
             lib.equal(add(1, lib.XFLAG_STOCK)[:2], ("", True), "stock by extra-flag")
         said, there, stock = add(2)
         assert message in said, f"said {said!r}, not {message!r}"
-        lib.equal((there, stock, "the kernel's own ESP has this SA" in said),
+        lib.equal((there, stock, "SA uses stock ESP" in said),
                   (way_out, int(way_out), way_out),
                   "stock by enabled=2, counted, and with a warning")
         # What only minimal ESP has keeps the SA from becoming stock.
@@ -50,7 +50,7 @@ def refused(words, message, **where):
 
 
 def weak(words, message):
-    """Algorithms that minesp refuses, and the kernel's own ESP takes if it has them."""
+    """Algorithms that minesp refuses, and stock ESP takes if it has them."""
     with spare.host() as host:
         said = spare.add(host, f"{words} {lib.XFLAG_STOCK}", check=False)
     refused(words, "algorithm not found" if "algorithm not found" in said else message)
@@ -112,17 +112,17 @@ def refusals():
     for spi in ("0", "1", "255"):
         yield (f"SPI {spi}",
                lambda s=spi: refused(f"{gcm} 128", "SPIs 0-255", spi=s))
-    yield ("BEET", lambda: refused(f"{gcm} 128", "not BEET",
+    yield ("BEET", lambda: refused(f"{gcm} 128", "no BEET or IPTFS",
                                    mode="beet"))
     yield ("TCP encapsulation",
            lambda: refused(f"{gcm} 128 encap espintcp 4500 4500 0.0.0.0",
-                           "no encapsulation but espinudp"))
+                           "no such encapsulation; use encap espinudp"))
     yield ("TFC padding",
            lambda: refused(f"{gcm} 128 tfcpad 512", "no TFC padding",
                            mode="tunnel"))
     yield ("oseq-may-wrap",
            lambda: refused(f"{gcm} 128 extra-flag oseq-may-wrap",
-                           "oseq-may-wrap would repeat"))
+                           "oseq-may-wrap repeats nonces"))
     for bits in (64, 96):
         yield (f"ICV of {bits} bits",
                lambda n=bits: refused(f"{gcm} {n}", "AES-GCM: an ICV of 128 bits"))
@@ -176,7 +176,7 @@ def refusals():
     for flags in ("0x03000000", "0x0a000000", "0x42000000", "0x82000000"):
         yield (f"extra-flag {flags}",
                lambda f=flags: refused(f"{gcm} 128 extra-flag {f}",
-                                       "are for minimal SAs"))
+                                       "need a minimal SA"))
 
 
 if __name__ == "__main__":

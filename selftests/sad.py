@@ -12,11 +12,11 @@ import threading
 import time
 
 import lib
-from lib import process, scapy_peer, traffic, xfrm
+from lib import process, scapy_peer, share, traffic, xfrm
 
 SIZES = [*range(1, 20), 1400, 4000]
 REKEYS = 300        # more than there are rekey indexes
-RACE_SECONDS = 20
+RACE_SECONDS = 10
 PORT = 5001
 
 
@@ -485,9 +485,9 @@ def spi_tool():
 
 
 def cases():
-    for mode, inner, outer in lib.MODES:
-        yield (f"direct, {mode}, IPv{inner} in IPv{outer}",
-               lambda args=(mode, inner, outer): direct(*args))
+    for n, args in enumerate(lib.MODES):
+        if share.mine(n):
+            yield "direct, {}, IPv{} in IPv{}".format(*args), lambda args=args: direct(*args)
     yield ("direct, ESN", lambda: direct("transport", 6, 6, "flag esn"))
     yield "two SAs with one slot", collision
     yield "two addresses with one SPI", two_addresses

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Instructions per packet, by function; and those of the cipher, which is the least that
-ESP can cost.
+"""Instructions per packet, by function; those of the cipher, which is the least that ESP
+can cost; and those of the module that implements ESP.
 
 usage: tools/bench/functions.py COUNTS CONSOLE PACKETS LINES
 
@@ -19,6 +19,7 @@ CIPHER = re.compile(
     r"rfc4106|helper_rfc4106|ghash|ctr|cbc|sha256|hmac|chacha|poly1305|authenc)(_|$)|gcm|"
     r".*\[(aesni.intel|ghash_clmulni_intel|crypto_\w+|gcm|ctr|cbc|authenc\w*|chacha\w*|"
     r"poly1305\w*|libchacha\w*|libpoly1305|sha256\w*|libsha256|libaes\w*)\])")
+OWN = re.compile(r".*\[(minesp|esp[46](_offload)?)\]")
 
 
 def main(counts, console, packets, lines):
@@ -32,9 +33,10 @@ def main(counts, console, packets, lines):
             n = bisect.bisect_right(addresses, int(address, 16)) - 1
             user = n < 0 or not int(address, 16) >> 63
             total["(user space)" if user else symbols[n][1]] += int(count)
-    cipher = sum(count for name, count in total.items() if CIPHER.match(name))
     print(f"{sum(total.values()) / packets:8.0f} all")
-    print(f"{cipher / packets:8.0f} the cipher: functions with *")
+    for pattern, what in (CIPHER, "the cipher: functions with *"), (OWN, "ESP's own module"):
+        part = sum(count for name, count in total.items() if pattern.match(name))
+        print(f"{part / packets:8.0f} {what}")
     for name, count in total.most_common(lines):
         print(f"{count / packets:8.1f} {'*' if CIPHER.match(name) else ' '} {name}")
 
