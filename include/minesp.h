@@ -140,7 +140,7 @@ struct minesp_net {
 /* Refuse what is being configured, and say why. */
 #define minesp_refuse(extack, err, text) minesp_set_extack(extack, err, "minesp: " text)
 static inline int minesp_set_extack(struct netlink_ext_ack *extack, int err,
-			     const char *text)
+				    const char *text)
 {
 	if (extack)
 		extack->_msg = text;

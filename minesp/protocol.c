@@ -202,7 +202,7 @@ static int minesp_skip_cb(struct sk_buff *skb, int err)
  * interfaces handle the messages for their own SAs.
  */
 static bool minesp_icmp_for_us(struct sk_buff *skb, const void *daddr,
-			  const struct ip_esp_hdr *esph, u16 family)
+			       const struct ip_esp_hdr *esph, u16 family)
 {
 	struct xfrm_state *x;
 	bool plain;
@@ -226,7 +226,7 @@ static int minesp4_err(struct sk_buff *skb, u32 info)
 			  icmph->code != ICMP_FRAG_NEEDED))
 		return 0;
 	if (!minesp_icmp_for_us(skb, &iph->daddr,
-			   (const void *)(skb->data + iph->ihl * 4), AF_INET))
+				(const void *)(skb->data + iph->ihl * 4), AF_INET))
 		return -ENOENT;
 	if (redirect)
 		ipv4_redirect(skb, dev_net(skb->dev), 0, IPPROTO_ESP);
@@ -244,7 +244,7 @@ static int minesp6_err(struct sk_buff *skb, struct inet6_skb_parm *opt,
 	if (type != ICMPV6_PKT_TOOBIG && type != NDISC_REDIRECT)
 		return 0;
 	if (!minesp_icmp_for_us(skb, &ip6h->daddr,
-			   (const void *)(skb->data + offset), AF_INET6))
+				(const void *)(skb->data + offset), AF_INET6))
 		return -ENOENT;
 	if (type == NDISC_REDIRECT)
 		ip6_redirect(skb, net, skb->dev->ifindex, 0,
