@@ -198,6 +198,60 @@ static void minesp_seqno_changed(struct minesp_net *mn, u64 tick, u64 epoch,
 		minesp_warn(mn, "net.minesp.sn_tick_us or sn_epoch has changed: with keys from before, SNs and nonces may repeat\n");
 }
 
+/*
+ * Add what the sysctls choose to the SA's extra_flags. A migrated copy keeps the flags of
+ * its original, see minesp_choose().
+ */
+static int minesp_seqno_flags(const struct minesp_net *mn, struct xfrm_state *x,
+			      struct netlink_ext_ack *extack)
+{
+	bool copy = x->km.state != XFRM_STATE_VOID;
+	u32 flags = x->props.extra_flags;
+
+	if (!copy && !(flags & MINESP_XFLAG_COUNTER) && READ_ONCE(mn->sn_mode))
+		flags |= MINESP_XFLAG_CLOCK;
+	if (!copy && !(flags & MINESP_XFLAG_ANY_AGE) && READ_ONCE(mn->rx_fresh))
+		flags |= MINESP_XFLAG_FRESH;
+	if (flags & MINESP_XFLAG_IMPLICIT_IV &&
+	    !(flags & (MINESP_XFLAG_CLOCK | MINESP_XFLAG_NEW_KEY)))
+		return minesp_refuse(extack, -EINVAL,
+				     "an implicit IV needs SNs that do not repeat under the key: from the clock, or with a new key, extra-flag 0x80000000");
+	if ((flags & MINESP_XFLAG_CLOCK && flags & MINESP_XFLAG_COUNTER) ||
+	    (flags & MINESP_XFLAG_FRESH && flags & MINESP_XFLAG_ANY_AGE))
+		return minesp_refuse(extack, -EINVAL,
+				     "contradictory bits in the top byte of extra-flag: clock or counter, fresh or any age");
+	if (copy && flags & (MINESP_XFLAG_CLOCK | MINESP_XFLAG_FRESH |
+			     MINESP_XFLAG_IMPLICIT_IV))
+		return minesp_refuse(extack, -EOPNOTSUPP,
+				     "an SA with SNs from the clock, freshness or an implicit IV does not migrate; add it anew");
+	x->props.extra_flags = flags;
+	return 0;
+}
+
+/* Check that the clock can make SNs for the SA, and set the timer for their end. */
+static int minesp_seqno_clock(struct minesp_net *mn, struct minesp_seqno *s,
+			      struct netlink_ext_ack *extack)
+{
+	u64 now = minesp_clock_read(mn), sn = minesp_ticks(s, now);
+
+	if (s->iv_sender && s->x->props.extra_flags & MINESP_XFLAG_IMPLICIT_IV)
+		return minesp_refuse(extack, -EINVAL,
+				     "an implicit IV has no room for net.minesp.iv_sender");
+	if (now < s->epoch)
+		return minesp_refuse(extack, -EINVAL,
+				     "the clock is before net.minesp.sn_epoch: one of them is wrong");
+	if (sn >= s->end)
+		return minesp_refuse(extack, -EINVAL,
+				     "no SNs are left since net.minesp.sn_epoch: use a new key with a new epoch, longer ticks, or ESN (flag esn)");
+	minesp_seqno_changed(mn, s->tick, s->epoch, extack);
+	if (s->end == U32_MAX) {
+		s->soft = s->end - div_u64(s->end - sn, 10);
+		hrtimer_start(&s->timer, s->epoch + s->soft * s->tick,
+			      HRTIMER_MODE_ABS_SOFT);
+	}
+	return 0;
+}
+
 /**
  * minesp_seqno_init - choose how an SA makes SNs, and whether received ones have to be
  * fresh
@@ -213,34 +267,15 @@ static void minesp_seqno_changed(struct minesp_net *mn, u64 tick, u64 epoch,
 int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 		      struct netlink_ext_ack *extack)
 {
-	/* The copy of an SA that migrates stays what it was, see minesp_choose(). */
-	bool copy = x->km.state != XFRM_STATE_VOID;
-	u32 flags = x->props.extra_flags;
 	struct minesp_net *mn = sa->mn;
-	u8 sender = READ_ONCE(mn->iv_sender);
 	struct minesp_seqno *s;
-	u64 now, sn;
+	u32 flags;
+	int err;
 
-	if (!copy && !(flags & MINESP_XFLAG_COUNTER) && READ_ONCE(mn->sn_mode))
-		flags |= MINESP_XFLAG_CLOCK;
-	if (!copy && !(flags & MINESP_XFLAG_ANY_AGE) && READ_ONCE(mn->rx_fresh))
-		flags |= MINESP_XFLAG_FRESH;
-	if (flags & MINESP_XFLAG_IMPLICIT_IV &&
-	    !(flags & (MINESP_XFLAG_CLOCK | MINESP_XFLAG_NEW_KEY)))
-		return minesp_refuse(extack, -EINVAL,
-				     "an implicit IV needs SNs that do not repeat under the key: from the clock, or with a new key, extra-flag 0x80000000");
-	if (flags & MINESP_XFLAG_IMPLICIT_IV && flags & MINESP_XFLAG_CLOCK && sender)
-		return minesp_refuse(extack, -EINVAL,
-				     "an implicit IV has no room for net.minesp.iv_sender");
-	if ((flags & MINESP_XFLAG_CLOCK && flags & MINESP_XFLAG_COUNTER) ||
-	    (flags & MINESP_XFLAG_FRESH && flags & MINESP_XFLAG_ANY_AGE))
-		return minesp_refuse(extack, -EINVAL,
-				     "contradictory bits in the top byte of extra-flag: clock or counter, fresh or any age");
-	if (copy && flags & (MINESP_XFLAG_CLOCK | MINESP_XFLAG_FRESH |
-			     MINESP_XFLAG_IMPLICIT_IV))
-		return minesp_refuse(extack, -EOPNOTSUPP,
-				     "an SA with SNs from the clock, freshness or an implicit IV does not migrate; add it anew");
-	x->props.extra_flags = flags;
+	err = minesp_seqno_flags(mn, x, extack);
+	if (err)
+		return err;
+	flags = x->props.extra_flags;
 	if (!(flags & (MINESP_XFLAG_CLOCK | MINESP_XFLAG_FRESH)))
 		return 0;
 
@@ -254,7 +289,7 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 	s->tick = (u64)READ_ONCE(mn->sn_tick_us) * NSEC_PER_USEC;
 	s->epoch = (u64)READ_ONCE(mn->sn_epoch) * NSEC_PER_SEC;
 	s->ahead = READ_ONCE(mn->sn_ahead);
-	s->iv_sender = flags & MINESP_XFLAG_CLOCK ? sender : 0;
+	s->iv_sender = flags & MINESP_XFLAG_CLOCK ? READ_ONCE(mn->iv_sender) : 0;
 	s->rx_max_age = (u64)READ_ONCE(mn->rx_max_age_ms) * NSEC_PER_MSEC;
 	s->rx_max_ahead = (u64)READ_ONCE(mn->rx_max_ahead_ms) * NSEC_PER_MSEC;
 	s->end = x->props.flags & XFRM_STATE_ESN ? MINESP_SN_MAX : U32_MAX;
@@ -262,24 +297,7 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 	if (!s->epoch)
 		return minesp_refuse(extack, -EINVAL,
 				     "SNs from the clock, and freshness, need an epoch: set net.minesp.sn_epoch to when the key was made");
-	if (!(flags & MINESP_XFLAG_CLOCK))
-		return 0;
-
-	now = minesp_clock_read(mn);
-	sn = minesp_ticks(s, now);
-	if (now < s->epoch)
-		return minesp_refuse(extack, -EINVAL,
-				     "the clock is before net.minesp.sn_epoch: one of them is wrong");
-	if (sn >= s->end)
-		return minesp_refuse(extack, -EINVAL,
-				     "no SNs are left since net.minesp.sn_epoch: use a new key with a new epoch, longer ticks, or ESN (flag esn)");
-	minesp_seqno_changed(mn, s->tick, s->epoch, extack);
-	if (s->end == U32_MAX) {
-		s->soft = s->end - div_u64(s->end - sn, 10);
-		hrtimer_start(&s->timer, s->epoch + s->soft * s->tick,
-			      HRTIMER_MODE_ABS_SOFT);
-	}
-	return 0;
+	return flags & MINESP_XFLAG_CLOCK ? minesp_seqno_clock(mn, s, extack) : 0;
 }
 
 /**
