@@ -378,18 +378,22 @@ static void minesp_set_oseq(struct xfrm_state *x, u64 sn)
  */
 void minesp_seqno_set_active(struct minesp_net *mn, bool active)
 {
-	/* One at a time: the time of a take-over is that of the last one. */
+	bool was_active;
+
+	/* Serialise, so that took_over and sn_active match the last call. */
 	mutex_lock(&mn->active_lock);
-	if (active) {
+	was_active = mn->sn_active;
+	if (active)
 		atomic64_set(&mn->took_over, ktime_get_boottime_ns() +
 			     (u64)READ_ONCE(mn->sn_skew_ms) * NSEC_PER_MSEC);
-		/* Pairs with minesp_seqno_next(), which then sees took_over. */
-		smp_store_release(&mn->sn_active, 1);
-	} else {
-		WRITE_ONCE(mn->sn_active, 0);
-		/* minesp_seqno_next() has bottom halves off, so RCU waits for it. */
+	/* Pairs with minesp_seqno_next(), which then sees took_over. */
+	smp_store_release(&mn->sn_active, active);
+	/*
+	 * Wait for senders that read the old values: they have bottom halves off, so RCU
+	 * waits for them. While sn_active was 0, no sender made an SN.
+	 */
+	if (was_active)
 		synchronize_rcu();
-	}
 	mutex_unlock(&mn->active_lock);
 }
 
