@@ -178,9 +178,12 @@ struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
 			 x->props.flags & XFRM_STATE_ESN ? "esn" : "",
 			 s.auth->name, s.enc->name);
 	aead = crypto_alloc_aead(name, 0, 0);
-	if (IS_ERR(aead))
-		return ERR_PTR(minesp_refuse(extack, PTR_ERR(aead),
-					     "the kernel's crypto API does not have this suite"));
+	if (IS_ERR(aead)) {
+		if (PTR_ERR(aead) == -ENOENT)
+			minesp_refuse(extack, -ENOENT,
+				      "the kernel lacks a part of this suite; check CONFIG_CRYPTO_AUTHENC");
+		return aead;
+	}
 
 	if (x->aead)
 		err = crypto_aead_setkey(aead, x->aead->alg_key,
