@@ -12,14 +12,14 @@
 #include "minesp.h"
 
 static u64 boot_ns, real_ns;	/* CLOCK_BOOTTIME, CLOCK_REALTIME */
-static int reads;		/* of the offsets of both */
+static int offset_reads;		/* of the offsets of both */
 static void (*before_read)(void);	/* what else happens before one */
 static int expired;		/* how often key managers were told */
 static ktime_t forwarded;	/* by how much a timer was put off */
 
 static ktime_t test_mono_to_any(ktime_t mono, enum tk_offsets offs)
 {
-	reads++;
+	offset_reads++;
 	if (before_read)
 		before_read();
 	return offs == TK_OFFS_REAL ? real_ns : boot_ns;
@@ -67,7 +67,7 @@ struct minesp_seqno_test {
 };
 
 /* Each part of an SA points to the others. */
-static void join(struct minesp_seqno_test *t)
+static void link_sa(struct minesp_seqno_test *t)
 {
 	t->sa.mn = &t->mn;
 	t->sa.seqno = &t->seqno;
@@ -112,7 +112,7 @@ static int minesp_seqno_test_init(struct kunit *test)
 	t->seqno.ahead = 1000;
 	t->seqno.soft = U32_MAX;
 	t->seqno.end = U32_MAX;
-	join(t);
+	link_sa(t);
 	t->x.props.extra_flags = MINESP_XFLAG_CLOCK | MINESP_XFLAG_FRESH;
 	seed = get_random_u64();
 	kunit_info(test, "seed %llu", seed);
@@ -135,7 +135,7 @@ static void minesp_seqno_test_exit(struct kunit *test)
 		free_percpu(t->mn.stats);
 }
 
-static u32 below(struct minesp_seqno_test *t, u32 limit)
+static u32 rand_below(struct minesp_seqno_test *t, u32 limit)
 {
 	return prandom_u32_state(&t->rand) % limit;
 }
@@ -144,7 +144,7 @@ static u64 rand_u64(struct minesp_seqno_test *t)
 {
 	u64 r = (u64)prandom_u32_state(&t->rand) << 32;
 
-	return (r | prandom_u32_state(&t->rand)) >> below(t, 64);
+	return (r | prandom_u32_state(&t->rand)) >> rand_below(t, 64);
 }
 
 static void advance(u64 ns)
@@ -160,7 +160,7 @@ static void load_again(struct minesp_seqno_test *t, u64 latest)
 
 	load_module(t);
 	real_ns = EPOCH / 2;
-	advance(below(t, 20000) * NSEC_PER_MSEC);
+	advance(rand_below(t, 20000) * NSEC_PER_MSEC);
 	real_ns = right + boot_ns;
 	new_sa(t);
 }
@@ -189,7 +189,7 @@ static void minesp_test_ticks(struct kunit *test)
 	for (i = 0; i < 10000; i++) {
 		u64 ns = EPOCH + (rand_u64(t) >> 2), n;
 
-		s->tick = (1 + below(t, USEC_PER_SEC)) * NSEC_PER_USEC;
+		s->tick = (1 + rand_below(t, USEC_PER_SEC)) * NSEC_PER_USEC;
 		n = minesp_ticks(s, ns);
 		KUNIT_ASSERT_LE(test, EPOCH + n * s->tick, ns);
 		KUNIT_ASSERT_LT(test, ns - (EPOCH + n * s->tick), s->tick);
@@ -206,9 +206,9 @@ static void minesp_test_clock(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, minesp_clock_advance(&t->mn), real_ns);
 	for (i = 0; i < 10000; i++) {
-		step = below(t, NSEC_PER_SEC);
+		step = rand_below(t, NSEC_PER_SEC);
 		advance(step);
-		if (!below(t, 4))
+		if (!rand_below(t, 4))
 			real_ns = EPOCH + (rand_u64(t) >> 4);
 		now = minesp_clock_advance(&t->mn);
 		KUNIT_ASSERT_EQ(test, now, max(real_ns, last + step));
@@ -222,9 +222,9 @@ static int boot_at, real_at;	/* before which read a clock moves */
 
 static void resume(void)
 {
-	if (reads == boot_at)
+	if (offset_reads == boot_at)
 		boot_ns += NSEC_PER_SEC;
-	if (reads == real_at)
+	if (offset_reads == real_at)
 		real_ns += NSEC_PER_SEC;
 }
 
@@ -235,9 +235,9 @@ static void minesp_test_resume(struct kunit *test)
 	before_read = resume;
 	for (boot_at = 2; boot_at < 10; boot_at++) {
 		for (real_at = boot_at - 1; real_at <= boot_at + 1; real_at++) {
-			reads = 0;
+			offset_reads = 0;
 			KUNIT_EXPECT_EQ(test, minesp_offset(), offset);
-			while (reads < 10)
+			while (offset_reads < 10)
 				test_mono_to_any(0, TK_OFFS_REAL);
 		}
 	}
@@ -291,7 +291,7 @@ static void boot_gateway(struct minesp_seqno_test *gw, struct minesp_seqno_test 
 	mutex_init(&gw->mn.active_lock);
 	minesp_clock_begin(&gw->mn.own_clock);
 	gw->seqno = t->seqno;
-	join(gw);
+	link_sa(gw);
 	gw->x.props.extra_flags = MINESP_XFLAG_CLOCK;
 	new_sa(gw);
 }
@@ -312,15 +312,15 @@ static void minesp_test_take_over(struct kunit *test)
 		/* The other one stops, and some time later it has died. */
 		old->mn.sn_active = 0;
 		KUNIT_ASSERT_EQ(test, next_sn(old, &sn), -ENETDOWN);
-		if (!below(t, 4))
+		if (!rand_below(t, 4))
 			boot_gateway(old, t);
-		real_ns = right + below(t, skew + 1);
+		real_ns = right + rand_below(t, skew + 1);
 		minesp_seqno_set_active(&gw->mn, true);
 		KUNIT_ASSERT_EQ(test, next_sn(gw, &sn), -EBUSY);
 		boot_ns += skew + t->seqno.tick;
 		right += skew + t->seqno.tick;
 		for (n = 0; n < 5; n++) {
-			real_ns = right + below(t, skew + 1);
+			real_ns = right + rand_below(t, skew + 1);
 			/* It waits for no longer, unless its own clock was ahead. */
 			for (failed = 0; next_sn(gw, &sn); failed++) {
 				KUNIT_ASSERT_LE(test, failed, 50);
@@ -331,19 +331,19 @@ static void minesp_test_take_over(struct kunit *test)
 			KUNIT_ASSERT_GT(test, sn, latest);
 			latest = sn;
 			/* An SA is added anew, with the same key. */
-			if (!below(t, 8))
+			if (!rand_below(t, 8))
 				new_sa(gw);
-			while (below(t, 50) && !next_sn(gw, &sn)) {
+			while (rand_below(t, 50) && !next_sn(gw, &sn)) {
 				KUNIT_ASSERT_GT(test, sn, latest);
 				latest = sn;
 			}
-			sn = below(t, t->seqno.ahead / 2) * t->seqno.tick;
+			sn = rand_below(t, t->seqno.ahead / 2) * t->seqno.tick;
 			boot_ns += sn;
 			right += sn;
 		}
 		/* Whoever stops may have used up all, by a clock that is early. */
-		real_ns = right + below(t, 2) * skew;
-		while (below(t, 2000) && !next_sn(gw, &sn)) {
+		real_ns = right + rand_below(t, 2) * skew;
+		while (rand_below(t, 2000) && !next_sn(gw, &sn)) {
 			KUNIT_ASSERT_GT(test, sn, latest);
 			latest = sn;
 		}
@@ -428,33 +428,33 @@ static void minesp_test_unique(struct kunit *test)
 	/* All of it below the end of 32 bits. */
 	s->tick = NSEC_PER_SEC;
 	for (i = 0; i < 100000; i++) {
-		switch (below(t, 16)) {
+		switch (rand_below(t, 16)) {
 		case 0:
 			new_sa(t);
 			break;
 		case 1:		/* a boot */
-			boot_ns = below(t, NSEC_PER_SEC);
+			boot_ns = rand_below(t, NSEC_PER_SEC);
 			fallthrough;
 		case 2:
 			load_again(t, latest);
 			break;
 		case 3:
-			real_ns += below(t, 10000) * NSEC_PER_MSEC;
+			real_ns += rand_below(t, 10000) * NSEC_PER_MSEC;
 			break;
 		case 4:
 			if (atomic64_read(&t->mn.offset))	/* an SN was made */
-				real_ns -= below(t, 10000) * NSEC_PER_MSEC;
+				real_ns -= rand_below(t, 10000) * NSEC_PER_MSEC;
 			break;
 		case 5:
-			s->ahead = 1 + below(t, 8);
+			s->ahead = 1 + rand_below(t, 8);
 			advance((u64)U16_MAX * NSEC_PER_SEC);
 			load_again(t, latest);
 			break;
 		default:
-			advance(below(t, 3) ? below(t, NSEC_PER_SEC) :
-				below(t, 20000) * NSEC_PER_MSEC);
+			advance(rand_below(t, 3) ? rand_below(t, NSEC_PER_SEC) :
+				rand_below(t, 20000) * NSEC_PER_MSEC);
 		}
-		for (burst = below(t, 8); burst; burst--) {
+		for (burst = rand_below(t, 8); burst; burst--) {
 			err = next_sn(t, &sn);
 			latest = max(latest, minesp_clock_read(&t->mn));
 			if (err) {
@@ -563,7 +563,7 @@ static void minesp_test_copy(struct kunit *test)
 }
 
 /* As the user sees it: when the SN's tick began and ended, and what is allowed. */
-static bool fresh(const struct minesp_seqno *s, u64 sn, u64 now)
+static bool expect_fresh(const struct minesp_seqno *s, u64 sn, u64 now)
 {
 	u64 begin = s->epoch + sn * s->tick, end = begin + s->tick - 1;
 
@@ -571,7 +571,7 @@ static bool fresh(const struct minesp_seqno *s, u64 sn, u64 now)
 	       (begin <= now + s->rx_max_ahead || !sn);
 }
 
-static bool taken(struct minesp_seqno_test *t, u64 sn)
+static bool is_accepted(struct minesp_seqno_test *t, u64 sn)
 {
 	XFRM_SKB_CB(&t->skb)->seq.input.low = htonl(lower_32_bits(sn));
 	XFRM_SKB_CB(&t->skb)->seq.input.hi = htonl(upper_32_bits(sn));
@@ -590,35 +590,35 @@ static void minesp_test_fresh(struct kunit *test)
 	s->rx_max_ahead = 200 * s->tick;
 	for (i = 0; i < 2; i++) {
 		now = minesp_ticks(s, real_ns);
-		KUNIT_EXPECT_TRUE(test, taken(t, now));
-		KUNIT_EXPECT_TRUE(test, taken(t, now - 100));
-		KUNIT_EXPECT_FALSE(test, taken(t, now - 101));
-		KUNIT_EXPECT_TRUE(test, taken(t, now + 200));
-		KUNIT_EXPECT_FALSE(test, taken(t, now + 201));
+		KUNIT_EXPECT_TRUE(test, is_accepted(t, now));
+		KUNIT_EXPECT_TRUE(test, is_accepted(t, now - 100));
+		KUNIT_EXPECT_FALSE(test, is_accepted(t, now - 101));
+		KUNIT_EXPECT_TRUE(test, is_accepted(t, now + 200));
+		KUNIT_EXPECT_FALSE(test, is_accepted(t, now + 201));
 		real_ns += s->tick - 1;
 	}
-	KUNIT_EXPECT_FALSE(test, taken(t, 0));
-	KUNIT_EXPECT_FALSE(test, taken(t, U32_MAX));
-	KUNIT_EXPECT_FALSE(test, taken(t, U64_MAX));
+	KUNIT_EXPECT_FALSE(test, is_accepted(t, 0));
+	KUNIT_EXPECT_FALSE(test, is_accepted(t, U32_MAX));
+	KUNIT_EXPECT_FALSE(test, is_accepted(t, U64_MAX));
 	/* Before the epoch, or at boot without a clock. */
 	for (real_ns = 0; real_ns < EPOCH; real_ns += EPOCH - 1) {
-		KUNIT_EXPECT_TRUE(test, taken(t, 0));
-		KUNIT_EXPECT_EQ(test, taken(t, 1), fresh(s, 1, real_ns));
-		KUNIT_EXPECT_FALSE(test, taken(t, U64_MAX));
+		KUNIT_EXPECT_TRUE(test, is_accepted(t, 0));
+		KUNIT_EXPECT_EQ(test, is_accepted(t, 1), expect_fresh(s, 1, real_ns));
+		KUNIT_EXPECT_FALSE(test, is_accepted(t, U64_MAX));
 	}
 
 	for (i = 0; i < 100000; i++) {
-		s->tick = (1 + below(t, USEC_PER_SEC)) * NSEC_PER_USEC;
-		s->rx_max_age = below(t, 86400001) * NSEC_PER_MSEC >> below(t, 20);
-		s->rx_max_ahead = below(t, 86400001) * NSEC_PER_MSEC >> below(t, 20);
+		s->tick = (1 + rand_below(t, USEC_PER_SEC)) * NSEC_PER_USEC;
+		s->rx_max_age = rand_below(t, 86400001) * NSEC_PER_MSEC >> rand_below(t, 20);
+		s->rx_max_ahead = rand_below(t, 86400001) * NSEC_PER_MSEC >> rand_below(t, 20);
 		real_ns = EPOCH + 10 * NSEC_PER_SEC + (rand_u64(t) >> 3);
 		sn = minesp_ticks(s, real_ns);
-		if (below(t, 2))
-			sn -= min(sn, div64_u64(s->rx_max_age, s->tick) + below(t, 4) - 2);
+		if (rand_below(t, 2))
+			sn -= min(sn, div64_u64(s->rx_max_age, s->tick) + rand_below(t, 4) - 2);
 		else
-			sn += div64_u64(s->rx_max_ahead, s->tick) + below(t, 4) - 2;
-		KUNIT_ASSERT_EQ(test, taken(t, sn), fresh(s, sn, real_ns));
-		yes += taken(t, sn);
+			sn += div64_u64(s->rx_max_ahead, s->tick) + rand_below(t, 4) - 2;
+		KUNIT_ASSERT_EQ(test, is_accepted(t, sn), expect_fresh(s, sn, real_ns));
+		yes += is_accepted(t, sn);
 	}
 	KUNIT_EXPECT_GT(test, yes, 10000);
 	KUNIT_EXPECT_LT(test, yes, 90000);
