@@ -113,7 +113,7 @@ static u64 minesp_clock_advance(struct minesp_net *mn)
 	spin_unlock(&clock->lock);
 	if (back > 0) {
 		minesp_stat_inc(mn, MINESP_CLOCK_SET_BACK);
-		minesp_warn(mn, "the clock was set back by %lld ms: SNs may repeat after the next boot or load\n",
+		minesp_warn(mn, "clock was set back by %lld ms; SNs may repeat after the next boot or module load\n",
 			    div_s64(back, NSEC_PER_MSEC));
 	}
 out:
@@ -190,12 +190,12 @@ static void minesp_seqno_changed(struct minesp_net *mn, u64 tick, u64 epoch,
 		  (mn->key_tick != tick || mn->key_epoch != epoch);
 	if (changed)
 		NL_SET_ERR_MSG_MOD(extack,
-				   "sn_tick_us or sn_epoch changed since the last SA: with a key from before, SNs and nonces may repeat");
+				   "sn_tick_us or sn_epoch changed since the last SA; use a new key");
 	mn->key_tick = tick;
 	mn->key_epoch = epoch;
 	spin_unlock(&mn->sad_lock);
 	if (changed)
-		minesp_warn(mn, "net.minesp.sn_tick_us or sn_epoch has changed: with keys from before, SNs and nonces may repeat\n");
+		minesp_warn(mn, "net.minesp.sn_tick_us or sn_epoch changed; SNs and nonces may repeat under old keys\n");
 }
 
 /*
@@ -215,15 +215,15 @@ static int minesp_seqno_flags(const struct minesp_net *mn, struct xfrm_state *x,
 	if (flags & MINESP_XFLAG_IMPLICIT_IV &&
 	    !(flags & (MINESP_XFLAG_CLOCK | MINESP_XFLAG_NEW_KEY)))
 		return minesp_refuse(extack, -EINVAL,
-				     "an implicit IV needs SNs that do not repeat under the key: from the clock, or with a new key, extra-flag 0x80000000");
+				     "implicit IV needs clock SNs, or a new key and extra-flag 0x80000000");
 	if ((flags & MINESP_XFLAG_CLOCK && flags & MINESP_XFLAG_COUNTER) ||
 	    (flags & MINESP_XFLAG_FRESH && flags & MINESP_XFLAG_ANY_AGE))
 		return minesp_refuse(extack, -EINVAL,
-				     "contradictory bits in the top byte of extra-flag: clock or counter, fresh or any age");
+				     "contradictory extra-flag; use clock or counter, fresh or any age");
 	if (copy && flags & (MINESP_XFLAG_CLOCK | MINESP_XFLAG_FRESH |
 			     MINESP_XFLAG_IMPLICIT_IV))
 		return minesp_refuse(extack, -EOPNOTSUPP,
-				     "an SA with SNs from the clock, freshness or an implicit IV does not migrate; add it anew");
+				     "SA with clock, freshness or implicit IV cannot migrate; add a new one");
 	x->props.extra_flags = flags;
 	return 0;
 }
@@ -236,13 +236,13 @@ static int minesp_seqno_clock(struct minesp_net *mn, struct minesp_seqno *s,
 
 	if (s->iv_sender && s->x->props.extra_flags & MINESP_XFLAG_IMPLICIT_IV)
 		return minesp_refuse(extack, -EINVAL,
-				     "an implicit IV has no room for net.minesp.iv_sender");
+				     "implicit IV has no room for a sender ID; set net.minesp.iv_sender=0");
 	if (now < s->epoch)
 		return minesp_refuse(extack, -EINVAL,
-				     "the clock is before net.minesp.sn_epoch: one of them is wrong");
+				     "the clock is before net.minesp.sn_epoch; correct one of them");
 	if (sn >= s->end)
 		return minesp_refuse(extack, -EINVAL,
-				     "no SNs are left since net.minesp.sn_epoch: use a new key with a new epoch, longer ticks, or ESN (flag esn)");
+				     "no SNs left since sn_epoch; use a new key and epoch, or flag esn");
 	minesp_seqno_changed(mn, s->tick, s->epoch, extack);
 	if (s->end == U32_MAX) {
 		s->soft = s->end - div_u64(s->end - sn, 10);
@@ -296,7 +296,7 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 	s->soft = s->end;
 	if (!s->epoch)
 		return minesp_refuse(extack, -EINVAL,
-				     "SNs from the clock, and freshness, need an epoch: set net.minesp.sn_epoch to when the key was made");
+				     "no epoch; set net.minesp.sn_epoch to when the key was made");
 	return flags & MINESP_XFLAG_CLOCK ? minesp_seqno_clock(mn, s, extack) : 0;
 }
 

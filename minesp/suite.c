@@ -24,54 +24,54 @@ static const struct minesp_alg {
 } algs[] = {
 	/* RFC 4106; with the ICV of 16 bytes: MUST in RFC 8221 */
 	{ "rfc4106(gcm(aes))", { 128, 128 }, 128, 0,
-	  USAGE(true, "AES-GCM: an ICV of 128 bits; a key of 16, 24 or 32 bytes and 4 of salt") },
+	  USAGE(true, "AES-GCM: use a key of 20, 28 or 36 bytes (4 of salt) and a 128-bit ICV") },
 	/* RFC 7634; SHOULD */
 	{ "rfc7539esp(chacha20,poly1305)", { 128, 128 }, 128, 0,
-	  USAGE(false, "ChaCha20-Poly1305: an ICV of 128 bits; a key of 32 bytes, 4 of salt") },
+	  USAGE(false, "ChaCha20-Poly1305: use a key of 36 bytes (4 of salt) and a 128-bit ICV") },
 	/* RFC 4309; AES-CCM-8: SHOULD for constrained hosts */
 	{ "rfc4309(ccm(aes))", { 64, 128 }, 64, 0,
-	  USAGE(true, "AES-CCM: an ICV of 64 or 128 bits; 16, 24 or 32 bytes of key, 3 of salt") },
+	  USAGE(true, "AES-CCM: use a key of 19, 27 or 35 bytes (3 of salt), 64 or 128-bit ICV") },
 	/* RFC 4543, authentication alone; MAY */
 	{ "rfc4543(gcm(aes))", { 128, 128 }, 0, 0,
-	  USAGE(false, "AES-GMAC: an ICV of 128 bits; a key of 16, 24 or 32 bytes and 4 of salt") },
+	  USAGE(false, "AES-GMAC: use a key of 20, 28 or 36 bytes (4 of salt) and a 128-bit ICV") },
 	/* RFC 3602; MUST */
 	{ "cbc(aes)", {}, 0, 0,
-	  USAGE(false, "AES-CBC: a key of 16, 24 or 32 bytes") },
+	  USAGE(false, "AES-CBC: use a key of 16, 24 or 32 bytes") },
 	/* RFC 3686 */
 	{ "rfc3686(ctr(aes))", {}, 0, 0,
-	  USAGE(false, "AES-CTR: a key of 16, 24 or 32 bytes and 4 of nonce") },
+	  USAGE(false, "AES-CTR: use a key of 20, 28 or 36 bytes (4 of nonce)") },
 	/* RFC 2410, authentication alone; MUST */
 	{ "ecb(cipher_null)", {}, 0, 0,
-	  USAGE(false, "NULL encryption has no key: enc 'ecb(cipher_null)' ''") },
+	  USAGE(false, "NULL encryption has no key; use enc 'ecb(cipher_null)' ''") },
 	/* RFC 4868; MUST */
 	{ "hmac(sha256)", { 128, 128 }, 0, 256,
-	  USAGE(true, "HMAC-SHA2-256: a key of 32 bytes; auth-trunc and 128 bits; auth means 96") },
+	  USAGE(true, "HMAC-SHA2-256: use auth-trunc, a key of 32 bytes and a 128-bit ICV") },
 	/* RFC 4868; SHOULD */
 	{ "hmac(sha512)", { 256, 256 }, 0, 512,
-	  USAGE(true, "HMAC-SHA2-512: a key of 64 bytes; auth-trunc and 256 bits") },
+	  USAGE(true, "HMAC-SHA2-512: use auth-trunc, a key of 64 bytes and a 256-bit ICV") },
 	/* RFC 3566; SHOULD for constrained hosts */
 	{ "xcbc(aes)", { 96, 96 }, 0, 128,
-	  USAGE(true, "AES-XCBC: a key of 16 bytes; auth-trunc and 96 bits") },
+	  USAGE(true, "AES-XCBC: use auth-trunc, a key of 16 bytes and a 96-bit ICV") },
 	/* RFC 4494 */
 	{ "cmac(aes)", { 96, 96 }, 0, 128,
-	  USAGE(true, "AES-CMAC: a key of 16 bytes; auth-trunc and 96 bits") },
+	  USAGE(true, "AES-CMAC: use auth-trunc, a key of 16 bytes and a 96-bit ICV") },
 };
 
 static const struct minesp_unsupported minesp_unsup_enc =
 	MINESP_UNSUPPORTED(-EINVAL, MINESP_STOCK_SUITE, false,
-		    "authentication alone is aead 'rfc4543(gcm(aes))' KEY 128, or auth-trunc with enc 'ecb(cipher_null)' ''");
+		    "no cipher; use enc 'ecb(cipher_null)' '' to authenticate only");
 
 static const struct minesp_unsupported minesp_unsup_auth =
 	MINESP_UNSUPPORTED(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
-		    "encryption needs authentication: aead 'rfc4106(gcm(aes))' KEY 128, or auth-trunc 'hmac(sha256)' KEY 128");
+		    "no authenticator; use auth-trunc too, or aead 'rfc4106(gcm(aes))'");
 
 static const struct minesp_unsupported minesp_unsup_cipher =
 	MINESP_UNSUPPORTED(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
-		    "this cipher is too weak (RFC 8221), or unknown; use aead 'rfc4106(gcm(aes))' KEY 128");
+		    "weak or unsupported cipher (RFC 8221); use aead 'rfc4106(gcm(aes))'");
 
 static const struct minesp_unsupported minesp_unsup_authenticator =
 	MINESP_UNSUPPORTED(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
-		    "this authenticator is too weak (RFC 8221), or unknown; use auth-trunc 'hmac(sha256)' KEY 128");
+		    "weak or unsupported authenticator; use auth-trunc 'hmac(sha256)'");
 
 /* What an SA asks for; with aead, both rows are the same. */
 struct minesp_suite {
@@ -167,7 +167,7 @@ struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
 	if (x->props.extra_flags & MINESP_XFLAG_IMPLICIT_IV &&
 	    s.icv_bits != s.auth->implicit) {
 		err = minesp_refuse(extack, -EOPNOTSUPP,
-				    "implicit IVs are for AES-GCM, ChaCha20-Poly1305 and AES-CCM with an ICV of 64 bits (RFC 8750)");
+				    "implicit IV needs AES-GCM, ChaCha20-Poly1305 or AES-CCM with 64-bit ICV");
 		return ERR_PTR(err);
 	}
 
@@ -181,7 +181,7 @@ struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
 	if (IS_ERR(aead)) {
 		if (PTR_ERR(aead) == -ENOENT)
 			minesp_refuse(extack, -ENOENT,
-				      "the kernel lacks a part of this suite; check CONFIG_CRYPTO_AUTHENC");
+				      "the kernel lacks part of this suite; check CONFIG_CRYPTO_AUTHENC");
 		return aead;
 	}
 

@@ -367,14 +367,14 @@ def refused():
 
         fresh = lib.XFLAG_FRESH
         for settings, words, message in (
-                ({}, CLOCK, "need an epoch"),
-                ({}, fresh, "need an epoch"),
-                ({"sn_mode": 1}, "", "need an epoch"),
-                ({"rx_fresh": 1}, "", "need an epoch"),
+                ({}, CLOCK, "no epoch"),
+                ({}, fresh, "no epoch"),
+                ({"sn_mode": 1}, "", "no epoch"),
+                ({"rx_fresh": 1}, "", "no epoch"),
                 ({"sn_mode": 0, "rx_fresh": 0, "sn_epoch": int(now()) + 100},
                  CLOCK, "clock is before"),
                 ({"sn_epoch": int(now()) - 2 * year, "sn_tick_us": 10000},
-                 CLOCK, "no SNs are left"),
+                 CLOCK, "no SNs left"),
                 ({}, "extra-flag 0x0c000000", "contradictory"),
                 ({}, "extra-flag 0x30000000", "contradictory"),
                 ({}, "extra-flag 0x06000000", "need a minimal SA"),

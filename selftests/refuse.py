@@ -125,28 +125,28 @@ def refusals():
                            "oseq-may-wrap repeats nonces"))
     for bits in (64, 96):
         yield (f"ICV of {bits} bits",
-               lambda n=bits: refused(f"{gcm} {n}", "AES-GCM: an ICV of 128 bits"))
+               lambda n=bits: refused(f"{gcm} {n}", "(4 of salt) and a 128-bit ICV"))
     yield ("AES-CCM-12",
            lambda: refused(f"aead rfc4309(ccm(aes)) {key(19)} 96",
-                           "AES-CCM: an ICV of 64 or 128 bits"))
+                           "(3 of salt), 64 or 128-bit ICV"))
     cbc, sha256 = f"enc cbc(aes) {key(16)}", f"auth-trunc hmac(sha256) {key(32)}"
     for enc in (cbc, "enc ecb(cipher_null) ''"):
         yield (f"{enc.split()[1]} without authentication",
-               lambda e=enc: refused(e, "encryption needs authentication"))
+               lambda e=enc: refused(e, "no authenticator; use auth-trunc"))
     for cipher, length in algorithms.WEAK_CIPHERS.items():
         yield (f"the cipher {cipher}", lambda c=cipher, n=length: weak(
-            f"enc {c} {key(n)} {sha256} 128", "this cipher is too weak"))
+            f"enc {c} {key(n)} {sha256} 128", "weak or unsupported cipher"))
     for mac, (length, icv) in algorithms.WEAK_AUTHS.items():
         words = f"{cbc} auth-trunc {mac} {key(length)} {icv}"
         yield (f"the authenticator {mac}", lambda w=words: weak(
-            w, "this authenticator is too weak"))
+            w, "weak or unsupported authenticator"))
     yield ("digest_null",
            lambda: refused(f"{cbc} auth digest_null ''",
-                           "this authenticator is too weak"))
+                           "weak or unsupported authenticator"))
     # What ip's auth means: the kernel's default, 96 bits
     yield ("HMAC-SHA2-256 of 96 bits",
            lambda: refused(f"{cbc} auth hmac(sha256) {key(32)}",
-                           "auth-trunc and 128 bits"))
+                           "use auth-trunc, a key of 32 bytes and a 128-bit ICV"))
     for mac, (length, right) in algorithms.AUTHS.items():
         for n, icv in ((length, right - 32), (length - 1, right),
                        (length + 8, right), (0, right)):
@@ -154,11 +154,11 @@ def refusals():
                    lambda m=mac, n=n, i=icv: refused(
                        f"{cbc} auth-trunc {m} {key(n)} {i}",
                        f"a key of {algorithms.AUTHS[m][0]} bytes"))
-    for cipher, n in (("cbc(aes)", 17), ("cbc(aes)", 0),
-                      ("rfc3686(ctr(aes))", 16)):
+    for cipher, n, right in (("cbc(aes)", 17, "16, 24 or 32"), ("cbc(aes)", 0, "16, 24 or 32"),
+                             ("rfc3686(ctr(aes))", 16, "20, 28 or 36")):
         yield (f"{cipher} with a key of {n} bytes",
-               lambda c=cipher, n=n: refused(f"enc {c} {key(n)} {sha256} 128",
-                                             "a key of 16, 24 or 32 bytes"))
+               lambda c=cipher, n=n, r=right: refused(f"enc {c} {key(n)} {sha256} 128",
+                                                      f"use a key of {r} bytes"))
     yield ("NULL encryption with a key",
            lambda: refused(f"enc ecb(cipher_null) {key(16)} {sha256} 128",
                            "has no key"))
@@ -167,12 +167,12 @@ def refusals():
                         ("AES-GMAC", f"aead rfc4543(gcm(aes)) {key(20)} 128"),
                         ("AES-CTR", f"enc rfc3686(ctr(aes)) {key(20)} {sha256} 128")):
         yield (f"an implicit IV with {name}",
-               lambda w=words: refused(f"{w} {new}", "implicit IVs are for"))
+               lambda w=words: refused(f"{w} {new}", "implicit IV needs AES-GCM"))
     yield ("an implicit IV that nothing keeps unique",
            lambda: refused(f"{gcm} 128 extra-flag 0x40000000",
-                           "needs SNs that do not repeat"))
+                           "implicit IV needs clock SNs"))
     yield ("a key that is too short",
-           lambda: refused(f"{lib.AEAD} {KEY[:-2]} 128", "a key of 16, 24 or 32 bytes and 4 of salt"))
+           lambda: refused(f"{lib.AEAD} {KEY[:-2]} 128", "a key of 20, 28 or 36 bytes (4 of salt)"))
     for flags in ("0x03000000", "0x0a000000", "0x42000000", "0x82000000"):
         yield (f"extra-flag {flags}",
                lambda f=flags: refused(f"{gcm} 128 extra-flag {f}",
