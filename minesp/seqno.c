@@ -1,33 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Sequence numbers from the clock (RFC 9333 4), and freshness on receive. SNs
- * that a counter makes are the core's.
+ * Sequence numbers from the clock (RFC 9333, section 4), and freshness of received SNs.
+ * Counter SNs come from the core. With offload, minesp_seqno_xmit() hands them out.
  *
- * An SN is the number of whole ticks from the epoch to now. Several packets
- * within a tick run ahead of the clock, by sn_ahead ticks at most: a bucket
- * that gets a token a tick and holds sn_ahead of them.
+ * An SN is the number of whole ticks since the epoch. Packets within one tick run ahead
+ * of the clock, by at most sn_ahead ticks. This is a token bucket that holds sn_ahead
+ * tokens and gains one per tick.
  *
- * No SN repeats under one key, tick, epoch and sn_ahead, as long as no two SAs
- * have the key at once:
+ * No SN repeats under one key, tick, epoch and sn_ahead while no two SAs use the key at
+ * once:
  *
- * - Within an SA each SN is above the last one.
- * - An SA's SNs start above whatever an SA before it has sent, in any namespace that
- *   shares its struct minesp_clock. That is no more than the clock now, or than
- *   sn_sent if it ran ahead. The SA before it takes no SN after its death, and dies
- *   before this one is alive; both are seen under x->lock.
- * - They also start above the clock plus sn_ahead at the time when the struct
- *   minesp_clock began. No SN from before exceeds that. So the bucket is empty then.
- *   It is reckoned back from the clock when the first SN is made: at boot it may
- *   not have been right yet.
+ * - Within an SA, each SN is above the last one.
+ * - An SA starts above all SNs of earlier SAs that share its struct minesp_clock: above
+ *   the clock, and above sn_sent if they ran ahead of the clock. An earlier SA with the
+ *   same key is dead before this one is valid. A dead SA takes no SN, since km.state is
+ *   checked under x->lock.
+ * - An SA also starts above the clock at minesp_clock.began plus sn_ahead. No SN from
+ *   before that time is higher. So no SN repeats after a reboot or a reload of the
+ *   module, and the bucket is empty then. The clock may be wrong at boot, so this bound
+ *   is computed when an SA makes its first SN.
  *
- * Two gateways may have one key, if only one of them is active. The one that becomes
- * active starts above the highest SN that the other one can have sent. That SN is sn_ahead
- * ticks above the other's clock at most. The other's clock is sn_skew_ms ahead of ours at
- * most.
+ * Two gateways may share a key if only one of them is active. The one that takes over
+ * starts above all SNs that the other can send. These are at most sn_ahead ticks above
+ * the other's clock. sn_skew_ms is the sum of two times: how far that clock is ahead of
+ * ours, and how long the other goes on sending after the takeover.
  *
- * The clock is CLOCK_REALTIME, except that it does not go back: where it has
- * been set back, CLOCK_BOOTTIME carries on from the latest time at which an SN was
- * made.
+ * The clock is CLOCK_REALTIME, but it never goes back. When CLOCK_REALTIME is set back,
+ * the clock continues with CLOCK_BOOTTIME from the latest time at which an SN was made.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -36,7 +35,7 @@
 
 #include "minesp.h"
 
-/* That of all namespaces that the initial user namespace owns. */
+/* Shared by all network namespaces that the initial user namespace owns. */
 static struct minesp_clock host_clock;
 
 static void minesp_clock_begin(struct minesp_clock *clock)
@@ -46,7 +45,7 @@ static void minesp_clock_begin(struct minesp_clock *clock)
 }
 
 /**
- * minesp_seqno_load - the module is being loaded
+ * minesp_seqno_load - start the host's clock; call when the module is loaded
  */
 void minesp_seqno_load(void)
 {
@@ -54,7 +53,7 @@ void minesp_seqno_load(void)
 }
 
 /**
- * minesp_seqno_net - give a new namespace its clock
+ * minesp_seqno_net - set the clock of a new namespace
  * @net: the namespace
  * @mn: minesp's part of it
  */
@@ -68,8 +67,8 @@ void minesp_seqno_net(const struct net *net, struct minesp_net *mn)
 }
 
 /*
- * Warn in the kernel's log; only for the host's own namespaces, or others fill
- * the log, and hide the host's warnings by the limit on their rate.
+ * Log a warning, but only for the host's namespaces. Others could fill the log, or use up
+ * the rate limit and so hide the host's warnings.
  */
 #define minesp_warn(mn, ...) do {					\
 	if ((mn)->clock == &host_clock)					\
@@ -77,8 +76,8 @@ void minesp_seqno_net(const struct net *net, struct minesp_net *mn)
 } while (0)
 
 /*
- * From CLOCK_BOOTTIME to CLOCK_REALTIME, in ns. Resuming moves both, and may do so
- * between our reading the one and the other, in either order.
+ * CLOCK_REALTIME - CLOCK_BOOTTIME, in ns. Resume changes both offsets, in either order,
+ * and possibly between two reads. So read until both are stable.
  */
 static s64 minesp_offset(void)
 {
@@ -93,15 +92,15 @@ static s64 minesp_offset(void)
 }
 
 /*
- * The clock for making an SN: nanoseconds since 1970, never less than it was for
- * one before. The first caller that sees that the clock was set notes the new offset.
+ * The clock for making SNs, in ns since 1970. It never goes back. The first caller after
+ * the clock was set records the new offset.
  */
 static u64 minesp_clock_advance(struct minesp_net *mn)
 {
 	struct minesp_clock *clock = mn->clock;
 	s64 offset, back;
 
-	/* Pairs with the release below: then offset_max is right, too. */
+	/* Pairs with the release below, so that offset_max is current. */
 	if (likely(minesp_offset() == atomic64_read_acquire(&mn->offset)))
 		goto out;
 	spin_lock(&clock->lock);
@@ -120,7 +119,7 @@ out:
 	return ktime_get_boottime_ns() + atomic64_read(&clock->offset_max);
 }
 
-/* The clock for all other purposes: it reads offset_max, and does not raise it. */
+/* The clock for other purposes: does not raise offset_max. */
 static u64 minesp_clock_read(const struct minesp_net *mn)
 {
 	return max_t(u64, ktime_get_real_ns(),
@@ -134,11 +133,10 @@ static u64 minesp_ticks(const struct minesp_seqno *s, u64 ns)
 }
 
 /*
- * Tell the key managers that the SA's SNs come to their end, or have come to
- * it, as xfrm_state_check_expire() does for bytes and packets. Called with
- * x->lock held. @x must be valid, so that x->mtimer is not started after the core
- * has cancelled it for good. And @x must be in the core's lists, since its expiry
- * removes it from them.
+ * Expire the SA when its SNs run out, as xfrm_state_check_expire() does for bytes and
+ * packets. The caller must hold x->lock. @x must be valid: otherwise x->mtimer might be
+ * started after the core has cancelled it for good. @x must be in the core's lists,
+ * because expiry removes it from them.
  */
 static void minesp_seqno_check_expire(struct xfrm_state *x, u64 sn)
 {
@@ -153,7 +151,7 @@ static void minesp_seqno_check_expire(struct xfrm_state *x, u64 sn)
 	}
 }
 
-/* It is the clock that uses up the SNs, whether the SA sends or not. */
+/* SNs from the clock run out with time, even if the SA does not send. */
 static enum hrtimer_restart minesp_seqno_timer(struct hrtimer *timer)
 {
 	struct minesp_seqno *s = container_of(timer, struct minesp_seqno, timer);
@@ -163,7 +161,7 @@ static enum hrtimer_restart minesp_seqno_timer(struct hrtimer *timer)
 
 	spin_lock(&x->lock);
 	state = x->km.state;
-	/* PF_KEY makes an SA valid first, and then adds it. */
+	/* PF_KEY makes an SA valid before it adds the SA. */
 	if (state == XFRM_STATE_VALID && list_empty(&x->km.all))
 		state = MINESP_STATE_NEW;
 	if (state == XFRM_STATE_VALID)
@@ -179,7 +177,10 @@ static enum hrtimer_restart minesp_seqno_timer(struct hrtimer *timer)
 	return HRTIMER_RESTART;
 }
 
-/* Tick and epoch belong to the key. Warn a user who changes them. */
+/*
+ * Tick and epoch belong to the key, so warn when they change. Only init_state has an
+ * extack, so a request that the core refuses later counts as a change, too.
+ */
 static void minesp_seqno_changed(struct minesp_net *mn, u64 tick, u64 epoch,
 				 struct netlink_ext_ack *extack)
 {
@@ -228,7 +229,7 @@ static int minesp_seqno_flags(const struct minesp_net *mn, struct xfrm_state *x,
 	return 0;
 }
 
-/* Check that the clock can make SNs for the SA, and set the timer for their end. */
+/* Check that the clock can make SNs for the SA, and start the timer for their end. */
 static int minesp_seqno_clock(struct minesp_net *mn, struct minesp_seqno *s,
 			      struct netlink_ext_ack *extack)
 {
@@ -253,16 +254,15 @@ static int minesp_seqno_clock(struct minesp_net *mn, struct minesp_seqno *s,
 }
 
 /**
- * minesp_seqno_init - choose how an SA makes SNs, and whether received ones have to be
- * fresh
+ * minesp_seqno_init - set up SNs from the clock, and freshness, for an SA
  * @sa: the SA
- * @x: its state; extra_flags gets the bits of what was chosen
- * @extack: receives the reason of a refusal, or a warning
+ * @x: its state; the bits for what was chosen are set in extra_flags
+ * @extack: set to the reason for an error, or to a warning
  *
  * The caller must call minesp_seqno_exit() in the end, also after an error.
  *
- * Return: 0; -EINVAL when bits contradict each other, the clock is not fit for
- * SNs, or there are none left; -EOPNOTSUPP for an SA that migrates; -ENOMEM.
+ * Return: 0; -EINVAL if the flags contradict each other, or if the clock cannot make
+ * SNs; -EOPNOTSUPP for a migrated copy with any of these features; -ENOMEM.
  */
 int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 		      struct netlink_ext_ack *extack)
@@ -301,8 +301,8 @@ int minesp_seqno_init(struct minesp_sa *sa, struct xfrm_state *x,
 }
 
 /**
- * minesp_seqno_exit - end what minesp_seqno_init() started
- * @sa: the SA, its state still there; the caller may sleep
+ * minesp_seqno_exit - undo minesp_seqno_init(); may sleep
+ * @sa: the SA; its xfrm_state must still exist
  */
 void minesp_seqno_exit(struct minesp_sa *sa)
 {
@@ -313,17 +313,16 @@ void minesp_seqno_exit(struct minesp_sa *sa)
 }
 
 /*
- * The highest SN that SAs before this one can have sent ahead of the clock. They send no
- * more. Others go on, so this is only worked out when the SA has its first packet: it
- * would stay ahead of the clock otherwise, and the SA would never send.
+ * The highest SN that earlier SAs with the same key can have sent ahead of the clock.
+ * Computed once, at the first packet: other SAs still raise sn_sent, and might keep it
+ * so far ahead of the clock that this SA never sends.
  */
 static u64 minesp_seqno_floor(const struct minesp_seqno *s,
 			       const struct minesp_clock *clock, u64 ticks)
 {
 	/*
-	 * sn_sent may come from an SA with another tick or epoch. Then it means
-	 * nothing here, and the limit makes it harmless: an SA with this tick and
-	 * epoch is never further ahead of the clock.
+	 * sn_sent may come from an SA with another tick or epoch, so limit it. No SA with
+	 * this tick and epoch is further ahead of the clock.
 	 */
 	u64 sent = min(minesp_ticks(s, atomic64_read(&clock->sn_sent)),
 		       ticks + s->ahead);
@@ -331,10 +330,7 @@ static u64 minesp_seqno_floor(const struct minesp_seqno *s,
 	return max(sent, 1ULL);
 }
 
-/*
- * The SN that an SA starts above, as said at the top; @oseq is what whoever added
- * the SA may have given it.
- */
+/* The SN to start above, see the top of this file. The user may have set @oseq. */
 static u64 minesp_seqno_start(const struct minesp_seqno *s,
 			      const struct minesp_clock *clock, u64 ticks,
 			      u64 oseq)
@@ -342,12 +338,13 @@ static u64 minesp_seqno_start(const struct minesp_seqno *s,
 	u64 began = clock->began + atomic64_read(&clock->offset_max);
 	u64 start = max3(ticks, oseq, s->floor);
 
-	/* No SA had this epoch before it began. */
+	/* No SA used this epoch before it began. */
 	if (began > s->epoch)
 		start = max(start, minesp_ticks(s, began) + s->ahead);
 	return start;
 }
 
+/* Raise sn_sent to @ns, the time of an SN that is ahead of the clock. */
 static void minesp_clock_note_ahead(struct minesp_clock *clock, s64 ns)
 {
 	s64 old = atomic64_read(&clock->sn_sent);
@@ -370,11 +367,12 @@ static void minesp_set_oseq(struct xfrm_state *x, u64 sn)
 /**
  * minesp_seqno_set_active - set net.minesp.sn_active
  * @mn: the namespace
- * @active: whether its SAs send with SNs from the clock. After a call with false has
- *	    returned, no SA makes such an SN. A call with true takes over, also when SAs
- *	    did send before: another gateway may have been active meanwhile.
+ * @active: whether SAs may make SNs from the clock
  *
- * The caller may sleep.
+ * After a call with false has returned, no SA makes such an SN. A call with true is a
+ * takeover, even if @active was true before: the other gateway may have been active
+ * meanwhile. After it has returned, SAs only make SNs above those of the other gateway.
+ * May sleep.
  */
 void minesp_seqno_set_active(struct minesp_net *mn, bool active)
 {
@@ -389,15 +387,15 @@ void minesp_seqno_set_active(struct minesp_net *mn, bool active)
 	/* Pairs with minesp_seqno_next(), which then sees took_over. */
 	smp_store_release(&mn->sn_active, active);
 	/*
-	 * Wait for senders that read the old values: they have bottom halves off, so RCU
-	 * waits for them. While sn_active was 0, no sender made an SN.
+	 * minesp_seqno_next() has bottom halves off, so this waits for senders that have
+	 * read the old values. If sn_active was 0, no sender makes an SN from them.
 	 */
 	if (was_active)
 		synchronize_rcu();
 	mutex_unlock(&mn->active_lock);
 }
 
-/* A packet that is not sent does not count. NEWAE may have set both to 0. */
+/* Undo the core's counts for a packet that is not sent. NEWAE may have reset them. */
 static void minesp_seqno_uncount(struct xfrm_state *x, const struct sk_buff *skb)
 {
 	x->curlft.bytes -= min_t(u64, x->curlft.bytes, skb->len);
@@ -405,17 +403,17 @@ static void minesp_seqno_uncount(struct xfrm_state *x, const struct sk_buff *skb
 }
 
 /**
- * minesp_seqno_next - the SN of a packet
+ * minesp_seqno_next - get the SN of a packet
  * @x: the sending SA
  * @skb: the packet, with the core's SN in its control block
- * @sn: receives the SN
+ * @sn: set to the SN
  *
- * With SNs from the clock they are unique, and increase in the order in which
- * this function gives up x->lock. The last one is x's oseq.
+ * SNs from the clock are unique, and increase in the order in which this function
+ * releases x->lock. The last one is in x's oseq.
  *
- * Return: 0; -EBUSY when it would run too far ahead of the clock; -ENETDOWN while
- * net.minesp.sn_active is 0; -EOVERFLOW when there are no more; -EINVAL when the SA has
- * died meanwhile.
+ * Return: 0; -EBUSY if the SN would be too far ahead of the clock; -ENETDOWN while
+ * net.minesp.sn_active is 0; -EOVERFLOW if no SN is left; -EINVAL if the SA is not
+ * valid any more.
  */
 int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 {
@@ -472,7 +470,7 @@ int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 		minesp_seqno_check_expire(x, next);
 	}
 count:
-	/* The core has counted for itself. */
+	/* Overwrite the core's own count. */
 	minesp_set_oseq(x, s->last ?: core - 1);
 unlock:
 	spin_unlock_bh(&x->lock);
@@ -480,28 +478,28 @@ unlock:
 }
 
 /**
- * minesp_seqno_encap - a packet takes the way of offload
+ * minesp_seqno_encap - prepare the SNs of a packet that is sent through offload
  * @x: the sending SA
  * @skb: the packet, mostly a large one
- * @xo: its xfrm_offload, with the first of the SNs that the core has counted for it
+ * @xo: its xfrm_offload, with the first of the SNs that the core reserved for it
  *
- * The core has counted a large packet as one for the SA's lifetime, and skb->len is still
- * what it has added. The segments count when they are sent.
+ * The core has counted a large packet once for the SA's lifetime, with the present
+ * skb->len. Undo that, because minesp_seqno_xmit() counts the segments.
  */
 void minesp_seqno_encap(struct xfrm_state *x, const struct sk_buff *skb,
 			struct xfrm_offload *xo)
 {
 	/*
-	 * orig_mac_len is free when sending. It counts the SNs that are left. The core
-	 * splits a large packet that is in another tunnel, GRE or VXLAN, before it
-	 * comes here. The parts share one xfrm_offload, and the core's SN for one part
-	 * overwrites that for another. So they get new ones in minesp_seqno_xmit().
+	 * orig_mac_len is unused when sending, so it counts the SNs that are left. The
+	 * core splits a large packet inside another tunnel, GRE or VXLAN, before it calls
+	 * encap(). The parts share one xfrm_offload, and the core's SN for one part
+	 * overwrites that for another. So they get new SNs in minesp_seqno_xmit().
 	 */
 	if (!skb_is_gso(skb)) {
 		xo->orig_mac_len = refcount_read(&skb->extensions->refcnt) == 1;
 		return;
 	}
-	/* May be 0 for a packet from a virtual machine: then there are none. */
+	/* 0 for some packets from virtual machines: these get new SNs, too. */
 	xo->orig_mac_len = skb_shinfo(skb)->gso_segs;
 	spin_lock_bh(&x->lock);
 	minesp_seqno_uncount(x, skb);
@@ -509,16 +507,17 @@ void minesp_seqno_encap(struct xfrm_state *x, const struct sk_buff *skb,
 }
 
 /**
- * minesp_seqno_xmit - the SN of a packet, or a segment, that is sent by way of offload
+ * minesp_seqno_xmit - get the SN of a packet or segment that is sent through offload
  * @x: the sending SA
  * @skb: the packet
- * @sn: receives the SN
+ * @sn: set to the SN
  *
- * The segments of a packet share its xfrm_offload, and so do copies that tc has made of
- * it. So the SNs that the core has counted for it are given out under x->lock. When they
- * are used up, there is a new one.
+ * The segments of a packet share its xfrm_offload, and so do copies that tc makes of it.
+ * So hand out the SNs that the core reserved for it under x->lock. When they are used up,
+ * take new ones.
  *
- * Return: 0; -EOVERFLOW when there are no more; -EINVAL when the SA has died meanwhile.
+ * Return: 0; -EOVERFLOW if no SN is left; -EINVAL if the SA is not valid any more, or its
+ * lifetime has expired.
  */
 int minesp_seqno_xmit(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 {
@@ -556,11 +555,11 @@ unlock:
 }
 
 /**
- * minesp_seqno_fresh - is a packet of about now?
+ * minesp_seqno_fresh - check the age of a received packet
  * @x: the receiving SA
- * @skb: the packet, its SN in its control block, its ICV right
+ * @skb: the packet, with its SN in the control block, and a valid ICV
  *
- * Return: 0 when it is, or nobody asks; -EINVAL.
+ * Return: 0 if the SN is fresh, or if the SA does not require that; -EINVAL if not.
  */
 int minesp_seqno_fresh(const struct xfrm_state *x, const struct sk_buff *skb)
 {
@@ -572,7 +571,7 @@ int minesp_seqno_fresh(const struct xfrm_state *x, const struct sk_buff *skb)
 
 	now = ktime_get_real_ns();
 	sn = minesp_sn(skb);
-	/* In ticks, since an SN in time may be more than 64 bits hold. */
+	/* Compare ticks: the time of an SN may exceed 64 bits. */
 	if (now > s->rx_max_age && sn < minesp_ticks(s, now - s->rx_max_age))
 		minesp_stat_inc(minesp_sa(x)->mn, MINESP_IN_TOO_OLD);
 	else if (sn > minesp_ticks(s, now + s->rx_max_ahead))
