@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Cipher suites: which ones there are (RFC 8221), keys, and where each IV
- * comes from.
+ * Cipher suites (RFC 8221), keys and IVs.
  */
 #include <crypto/authenc.h>
 
@@ -11,16 +10,16 @@
 	MINESP_UNSUPPORTED(-EINVAL, MINESP_STOCK_KEY, stock_has, text)
 
 /*
- * One row, one suite (aead in ip xfrm), or one half of a suite: any cipher (enc)
- * goes with any authenticator (auth-trunc). xfrm has seen to it that an SA's names
- * are of the right kind.
+ * Each row is an AEAD (aead in ip xfrm), a cipher (enc) or an authenticator (auth-trunc).
+ * Any cipher works with any authenticator. The core has checked that each name of an SA
+ * is of the right kind.
  */
 static const struct minesp_alg {
 	const char *name;	/* in the crypto API and in ip xfrm */
-	u16 icv_bits[2];	/* which ICVs there are, one or two; none for enc */
-	u16 implicit;		/* the ICV with which RFC 8750 has implicit IVs */
-	u16 key_bits;		/* the only key; 0: the crypto API knows which there are */
-	struct minesp_unsupported usage;	/* the answer to any other ICV or key */
+	u16 icv_bits[2];	/* the valid ICV lengths; none for enc */
+	u16 implicit;		/* the ICV length for implicit IVs (RFC 8750), or 0 */
+	u16 key_bits;		/* the only valid key length; 0: the crypto API checks it */
+	struct minesp_unsupported usage;	/* for any other ICV or key length */
 } algs[] = {
 	/* RFC 4106; with the ICV of 16 bytes: MUST in RFC 8221 */
 	{ "rfc4106(gcm(aes))", { 128, 128 }, 128, 0,
@@ -31,7 +30,7 @@ static const struct minesp_alg {
 	/* RFC 4309; AES-CCM-8: SHOULD for constrained hosts */
 	{ "rfc4309(ccm(aes))", { 64, 128 }, 64, 0,
 	  USAGE(true, "AES-CCM: use a key of 19, 27 or 35 bytes (3 of salt), 64 or 128-bit ICV") },
-	/* RFC 4543, authentication alone; MAY */
+	/* RFC 4543, authentication only; MAY */
 	{ "rfc4543(gcm(aes))", { 128, 128 }, 0, 0,
 	  USAGE(false, "AES-GMAC: use a key of 20, 28 or 36 bytes (4 of salt) and a 128-bit ICV") },
 	/* RFC 3602; MUST */
@@ -40,7 +39,7 @@ static const struct minesp_alg {
 	/* RFC 3686 */
 	{ "rfc3686(ctr(aes))", {}, 0, 0,
 	  USAGE(false, "AES-CTR: use a key of 20, 28 or 36 bytes (4 of nonce)") },
-	/* RFC 2410, authentication alone; MUST */
+	/* RFC 2410, authentication only; MUST */
 	{ "ecb(cipher_null)", {}, 0, 0,
 	  USAGE(false, "NULL encryption has no key; use enc 'ecb(cipher_null)' ''") },
 	/* RFC 4868; MUST */
@@ -73,7 +72,7 @@ static const struct minesp_unsupported minesp_unsup_authenticator =
 	MINESP_UNSUPPORTED(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
 		    "weak or unsupported authenticator; use auth-trunc 'hmac(sha256)'");
 
-/* What an SA asks for; with aead, both rows are the same. */
+/* The suite of an SA. With an AEAD, both rows are the same. */
 struct minesp_suite {
 	const struct minesp_alg *enc, *auth;
 	unsigned int icv_bits;
@@ -115,7 +114,7 @@ minesp_suite_find(struct minesp_suite *s, const struct xfrm_state *x)
 	return NULL;
 }
 
-/* Both keys, in the form that authenc wants. */
+/* Set both keys, in the format of authenc. */
 static int minesp_setkeys(struct crypto_aead *aead, const struct xfrm_state *x)
 {
 	unsigned int authlen = DIV_ROUND_UP(x->aalg->alg_key_len, 8);
@@ -142,14 +141,14 @@ static int minesp_setkeys(struct crypto_aead *aead, const struct xfrm_state *x)
 }
 
 /**
- * minesp_suite_init - make the AEAD that an SA asks for, keyed
- * @x: the SA, with its algorithms as the user gave them
- * @unsup: receives what minimal ESP does not have, if that is the reason of a refusal
- * @extack: receives any other reason
+ * minesp_suite_init - allocate the AEAD of an SA, and set its key
+ * @x: the SA, with the user's algorithms and keys
+ * @unsup: set if minimal ESP does not support the suite, else NULL
+ * @extack: set for other errors
  *
- * Return: the AEAD, for crypto_free_aead(); or an ERR_PTR: -EOPNOTSUPP for a
- * suite that minimal ESP does not have, -EINVAL for one that is incomplete or has
- * a wrong key or ICV, -ENOMEM, the crypto API's errors.
+ * Return: the AEAD, to be freed with crypto_free_aead(); or an ERR_PTR: -EOPNOTSUPP for a
+ * suite that minimal ESP does not support, -EINVAL for a suite without a cipher or for a
+ * wrong length of key or ICV, -ENOMEM, or an error of the crypto API.
  */
 struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
 				      const struct minesp_unsupported **unsup,
@@ -210,14 +209,14 @@ struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
 
 /**
  * minesp_iv_init - prepare an SA for minesp_iv()
- * @sa: the SA; it gets what it needs of randomness, once
+ * @sa: the SA
  * @x: its state, with the AEAD and the final extra_flags
  *
- * The IVs of AES-CBC have to be unpredictable (RFC 3602 3): they come from a
- * PRF of the SN, under a random key. All others need to be unique under their
- * key. The SN is; but a counter starts again at 1 when the key is added again, so
- * it is XORed with a random number. With the clock, the highest byte of an SN is 0, see
- * MINESP_SN_MAX. The highest byte of the IV says who sends. An implicit IV is the SN.
+ * AES-CBC needs unpredictable IVs (RFC 3602, section 3): a PRF of the SN, under a random
+ * key. Other ciphers need IVs that are unique under the key. A counter SN repeats when the
+ * key is added again, so it is XORed with a random number. An SN from the clock does not
+ * repeat. Its highest byte is 0, see MINESP_SN_MAX, and is the sender ID in the IV. An
+ * implicit IV is the SN.
  */
 void minesp_iv_init(struct minesp_sa *sa, const struct xfrm_state *x)
 {
@@ -232,10 +231,10 @@ void minesp_iv_init(struct minesp_sa *sa, const struct xfrm_state *x)
 }
 
 /**
- * minesp_iv - the IV of a packet
+ * minesp_iv - make the IV of a packet
  * @sa: the sending SA
  * @sn: the packet's SN
- * @iv: receives sa->ivlen bytes
+ * @iv: set to sa->ivlen bytes
  */
 void minesp_iv(const struct minesp_sa *sa, u64 sn, u8 *iv)
 {
