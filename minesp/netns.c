@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What minesp keeps for each network namespace, from its beginning to its end.
+ * State of a network namespace: creation and destruction.
  */
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -20,11 +20,11 @@ static const struct kernel_param_ops minesp_enabled_ops = {
 
 static unsigned int enabled = 2;
 module_param_cb(enabled, &minesp_enabled_ops, &enabled, 0644);
-MODULE_PARM_DESC(enabled, "net.minesp.enabled of the namespaces made from now on: 0, 1 or 2 (default: 2)");
+MODULE_PARM_DESC(enabled, "Default of net.minesp.enabled in new namespaces: 0 stock, 1 minimal, 2 minimal if possible (default: 2)");
 
 static bool sn_active = true;
 module_param(sn_active, bool, 0644);
-MODULE_PARM_DESC(sn_active, "net.minesp.sn_active of the namespaces made from now on (default: true)");
+MODULE_PARM_DESC(sn_active, "Default of net.minesp.sn_active in new namespaces (default: true)");
 
 static unsigned int minesp_net_id __ro_after_init;
 
@@ -32,7 +32,7 @@ static unsigned int minesp_net_id __ro_after_init;
  * minesp_net - minesp's part of a network namespace
  * @net: the namespace, alive
  *
- * The result is valid while @net lives. Who keeps it longer increments @users first.
+ * Return: valid while @net lives. To keep it longer, take a reference (@users).
  */
 struct minesp_net *minesp_net(const struct net *net)
 {
@@ -40,8 +40,8 @@ struct minesp_net *minesp_net(const struct net *net)
 }
 
 /**
- * minesp_net_put - give up a reference; the last one frees
- * @mn: what minesp_net() gave. The caller may sleep.
+ * minesp_net_put - drop a reference, and free @mn with the last one; may sleep
+ * @mn: minesp's part of a network namespace
  */
 void minesp_net_put(struct minesp_net *mn)
 {
@@ -69,7 +69,7 @@ static int __net_init minesp_net_init(struct net *net)
 	refcount_set(&mn->users, 1);
 	init_completion(&mn->async_ended);
 	minesp_seqno_net(net, mn);
-	/* The defaults; sysctl.c explains them. */
+	/* The defaults, see sysctl.c. Others are 0. */
 	mn->enabled = enabled;
 	mn->sad_slots = 1024;
 	mn->sn_tick_us = 10000;
@@ -109,10 +109,9 @@ static void __net_exit minesp_net_exit(struct net *net)
 	minesp_sysctl_exit(mn);
 	minesp_stats_exit(net);
 	/*
-	 * A packet in asynchronous crypto needs the namespace until it ends, for
-	 * dst_ops, counters and hooks. Unless it has a socket, it does not hold the
-	 * namespace. So wait for such packets. After this point, a packet that needs
-	 * asynchronous crypto is dropped.
+	 * Packets in asynchronous crypto need the namespace's dst_ops, counters and hooks,
+	 * but hold the namespace only if they have a socket. So wait for them. From here
+	 * on, a packet that needs asynchronous crypto is dropped.
 	 */
 	percpu_ref_kill(&mn->async);
 	wait_for_completion(&mn->async_ended);

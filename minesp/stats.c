@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Counters: /proc/net/minesp_stat, per network namespace, 0 at first. They
- * count what minesp itself does; the rest is in /proc/net/xfrm_stat, where each
- * packet that is dropped here is counted as well, under a more general name.
- * And /proc/net/minesp, the list of SAs, which list.c makes.
+ * Files in /proc/net, per network namespace: minesp_stat (counters) and minesp (SAs, see
+ * list.c). Packets dropped here also count in /proc/net/xfrm_stat, under a more general
+ * name.
  */
 #include <linux/proc_fs.h>
 #include <linux/seq_file.h>
@@ -11,54 +10,54 @@
 #include "minesp.h"
 
 static const struct snmp_mib minesp_mib_list[] = {
-	/* The ICV was right; xfrm goes on with them. Without dummies. */
+	/* Decrypted and passed on to xfrm; without dummy packets */
 	SNMP_MIB_ITEM("InPackets", MINESP_IN_PACKETS),
-	/* Packets whose SA was in the slot of their SPI. */
+	/* Packets whose SA was in the slot of their SPI */
 	SNMP_MIB_ITEM("InDirect", MINESP_IN_DIRECT),
-	/* Packets, of stock SAs too, that were left to the kernel's look-up. */
+	/* Packets left to the kernel's lookup, including those of stock SAs */
 	SNMP_MIB_ITEM("InLookup", MINESP_IN_LOOKUP),
-	/* Discarded dummy packets, their ICV right (RFC 4303 2.6). No error. */
+	/* Dummy packets with a valid ICV, discarded (RFC 4303, section 2.6); no error */
 	SNMP_MIB_ITEM("InDummies", MINESP_IN_DUMMIES),
-	/* Dropped: too short for ESP header, IV, trailer and ICV. */
+	/* Dropped: too short for ESP header, IV, trailer and ICV */
 	SNMP_MIB_ITEM("InTruncated", MINESP_IN_TRUNCATED),
-	/* Dropped: the ICV was wrong (RFC 4303 3.4.4). */
+	/* Dropped: invalid ICV (RFC 4303, section 3.4.4) */
 	SNMP_MIB_ITEM("InIcvWrong", MINESP_IN_ICV),
-	/* Dropped: the ICV was right, but Pad Length exceeds the packet. */
+	/* Dropped: valid ICV, but Pad Length exceeds the packet */
 	SNMP_MIB_ITEM("InPadLength", MINESP_IN_PAD_LENGTH),
 	/*
-	 * Dropped: the ICV was right, but Next Header is 0 (RFC 8200 4.1); or 22
-	 * (XNS IDP), without CONFIG_NETFILTER.
+	 * Dropped: valid ICV, but Next Header is 0 (RFC 8200, section 4.1); without
+	 * CONFIG_NETFILTER also 22 (XNS IDP)
 	 */
 	SNMP_MIB_ITEM("InNextHeader", MINESP_IN_NEXT_HEADER),
-	/* Dropped: the SN is from before rx_max_age_ms; the ICV was right. */
+	/* Dropped: valid ICV, but the SN is older than rx_max_age_ms */
 	SNMP_MIB_ITEM("InTooOld", MINESP_IN_TOO_OLD),
-	/* Dropped: the SN is from after rx_max_ahead_ms; the ICV was right. */
+	/* Dropped: valid ICV, but the SN is newer than rx_max_ahead_ms */
 	SNMP_MIB_ITEM("InTooNew", MINESP_IN_TOO_NEW),
-	/* Dropped: no memory. */
+	/* Dropped: out of memory */
 	SNMP_MIB_ITEM("InNoMemory", MINESP_IN_NO_MEMORY),
-	/* Dropped: the crypto API failed, a full queue included. */
+	/* Dropped: error of the crypto API, such as a full queue */
 	SNMP_MIB_ITEM("InCryptoError", MINESP_IN_CRYPTO),
-	/* Encrypted, and handed back for sending. */
+	/* Encrypted, and returned to xfrm for sending */
 	SNMP_MIB_ITEM("OutPackets", MINESP_OUT_PACKETS),
-	/* Refused, EMSGSIZE: with ESP it would exceed what IP can carry. */
+	/* Refused with EMSGSIZE: with ESP it would be too long for IP */
 	SNMP_MIB_ITEM("OutTooBig", MINESP_OUT_TOO_BIG),
-	/* Refused, EBUSY: the SN would be over sn_ahead ticks ahead of the clock. */
+	/* Refused with EBUSY: SN more than sn_ahead ticks ahead of the clock */
 	SNMP_MIB_ITEM("OutAhead", MINESP_OUT_AHEAD),
-	/* Refused, ENETDOWN, SNs from the clock: net.minesp.sn_active is 0. */
+	/* Refused with ENETDOWN: SNs from the clock, and net.minesp.sn_active is 0 */
 	SNMP_MIB_ITEM("OutStandby", MINESP_OUT_STANDBY),
-	/* Refused, SNs from the clock: none are left, or the SA died meanwhile. */
+	/* SNs from the clock, or offload: no SN left, or the SA is not valid any more */
 	SNMP_MIB_ITEM("OutExpired", MINESP_OUT_EXPIRED),
-	/* Dropped: no memory. */
+	/* Dropped: out of memory */
 	SNMP_MIB_ITEM("OutNoMemory", MINESP_OUT_NO_MEMORY),
-	/* Dropped: the crypto API failed, a full queue included. */
+	/* Dropped: error of the crypto API, such as a full queue */
 	SNMP_MIB_ITEM("OutCryptoError", MINESP_OUT_CRYPTO),
-	/* How often the clock had been set back since an SN was made before. */
+	/* How often an SN was made after the clock had been set back */
 	SNMP_MIB_ITEM("ClockSetBack", MINESP_CLOCK_SET_BACK),
 	/*
-	 * SAs that became stock, with net.minesp.enabled=2, because of an SPI below 256,
-	 * another mode than transport and tunnel, TCP encapsulation, TFC padding,
-	 * oseq-may-wrap, a cipher or authenticator that minimal ESP does not have, or the
-	 * length of the key or the ICV.
+	 * SAs that became stock with net.minesp.enabled=2, because of: an SPI below 256; a
+	 * mode other than transport and tunnel; TCP encapsulation; TFC padding;
+	 * oseq-may-wrap; an unsupported cipher or authenticator; the length of the key or
+	 * the ICV
 	 */
 	SNMP_MIB_ITEM("StockSpi", MINESP_STOCK_SPI),
 	SNMP_MIB_ITEM("StockMode", MINESP_STOCK_MODE),
@@ -87,7 +86,7 @@ static int minesp_stats_show(struct seq_file *seq, void *v)
 }
 
 /**
- * minesp_stats_init - make minesp's files under /proc/net in a new namespace
+ * minesp_stats_init - create minesp's files in /proc/net of a new namespace
  * @net: the namespace
  *
  * Return: 0 or -ENOMEM.
@@ -107,7 +106,7 @@ int minesp_stats_init(struct net *net)
 }
 
 /**
- * minesp_stats_exit - undo minesp_stats_init(), once the last reader is out
+ * minesp_stats_exit - undo minesp_stats_init(); waits for readers
  * @net: the namespace
  */
 void minesp_stats_exit(struct net *net)
