@@ -24,7 +24,7 @@
 #error "minesp needs CONFIG_PROC_FS and CONFIG_SYSCTL"
 #endif
 
-/* The counters of /proc/net/minesp_stat; stats.c says what each one means. */
+/* The counters in /proc/net/minesp_stat, see stats.c. */
 enum minesp_stat {
 	MINESP_IN_PACKETS,
 	MINESP_IN_DIRECT,
@@ -61,17 +61,15 @@ struct minesp_mib {
 };
 
 /**
- * struct minesp_clock - the clock of SNs, and what binds SAs that come later
- * @lock: for setting @offset_max
- * @began: by CLOCK_BOOTTIME, ns
- * @offset_max: the highest difference CLOCK_REALTIME - CLOCK_BOOTTIME that was seen
- *		when an SN was made, ns
- * @sn_sent: the time that the highest SN sent ahead of the clock stands for, ns
- *	     since 1970
+ * struct minesp_clock - the clock for SNs, and lower bounds for the SNs of later SAs
+ * @lock: protects setting @offset_max
+ * @began: when the clock began, CLOCK_BOOTTIME in ns
+ * @offset_max: the highest CLOCK_REALTIME - CLOCK_BOOTTIME at which an SN was made, ns
+ * @sn_sent: the time of the highest SN sent ahead of the clock, ns since 1970
  *
  * The network namespaces that the initial user namespace owns share one, which begins
- * when the module is loaded. Any other has its own, from when it is made, so that its
- * SAs cannot push the SNs of others forward.
+ * when the module is loaded. Any other namespace has its own, which begins with the
+ * namespace. So its SAs cannot push the SNs of other namespaces forward.
  */
 struct minesp_clock {
 	spinlock_t lock;	/* offset_max */
@@ -81,41 +79,41 @@ struct minesp_clock {
 };
 
 /**
- * struct minesp_net - what minesp keeps for one network namespace
- * @users: the namespace itself, and each minimal SA in it
- * @async: the namespace itself while it lives, and each packet whose crypto is
- *	   asynchronous and under way
- * @async_ended: the last of these is gone
- * @stats: the counters of /proc/net/minesp_stat
+ * struct minesp_net - minesp's part of a network namespace
+ * @users: references: one of the namespace, one of each minimal SA in it
+ * @async: references: one of the namespace while it is alive, one of each packet in
+ *	   asynchronous crypto
+ * @async_ended: completed when @async drops to zero
+ * @stats: the counters in /proc/net/minesp_stat
  * @sysctl: the directory net.minesp
  * @enabled: net.minesp.enabled
  * @sad_slots: net.minesp.sad_slots
- * @sn_mode: net.minesp.sn_mode, and so on
- * @sn_tick_us: likewise
- * @sn_epoch: likewise
- * @sn_ahead: likewise
- * @sn_active: likewise
- * @sn_skew_ms: likewise
+ * @sn_mode: net.minesp.sn_mode
+ * @sn_tick_us: net.minesp.sn_tick_us
+ * @sn_epoch: net.minesp.sn_epoch
+ * @sn_ahead: net.minesp.sn_ahead
+ * @sn_active: net.minesp.sn_active
+ * @sn_skew_ms: net.minesp.sn_skew_ms
  * @iv_sender: net.minesp.iv_sender
  * @offload: net.minesp.offload
- * @rx_fresh: net.minesp.rx_fresh, and so on
- * @rx_max_age_ms: likewise
- * @rx_max_ahead_ms: likewise
- * @clock: the clock of SNs
- * @active_lock: for setting @sn_active and @took_over
- * @took_over: when @sn_active was set to 1 last, by CLOCK_BOOTTIME, plus @sn_skew_ms, ns;
- *	       0 for never
- * @own_clock: where @clock points, unless it is the initial user namespace's
- * @offset: from CLOCK_BOOTTIME to CLOCK_REALTIME when an SN was made last, ns
+ * @rx_fresh: net.minesp.rx_fresh
+ * @rx_max_age_ms: net.minesp.rx_max_age_ms
+ * @rx_max_ahead_ms: net.minesp.rx_max_ahead_ms
+ * @clock: the clock for SNs
+ * @active_lock: protects setting @sn_active and @took_over
+ * @took_over: the time of the last takeover plus @sn_skew_ms, CLOCK_BOOTTIME in ns; 0
+ *	       before the first one
+ * @own_clock: the target of @clock, unless the initial user namespace owns this namespace
+ * @offset: CLOCK_REALTIME - CLOCK_BOOTTIME when the last SN was made, ns
  * @key_tick: the tick of the SA that was added last, ns; 0 for none
- * @key_epoch: its epoch, ns since 1970
- * @sad: the table from SPI to SA; NULL before the first minimal SA
- * @sas: the minimal SAs, by their id, which is in the order of their births
- * @next_id: the id to try for the next one
- * @sad_lock: for changing @sad and @sad_slots; for @key_tick, @key_epoch
+ * @key_epoch: the epoch of the SA that was added last, ns since 1970
+ * @sad: the table that maps an SPI to an SA; NULL before the first minimal SA
+ * @sas: the minimal SAs by id, in the order in which they were added
+ * @next_id: the next id for @sas
+ * @sad_lock: protects changing @sad and @sad_slots; protects @key_tick and @key_epoch
  *
- * SAs outlive the exit handler of their namespace: xfrm's own, which flushes
- * them, comes later. So each SA holds this struct, and the last user frees it.
+ * SAs outlive minesp's exit handler of their namespace, because xfrm flushes them in its
+ * own exit handler, later. So each SA holds a reference.
  */
 struct minesp_net {
 	refcount_t users;
@@ -137,7 +135,7 @@ struct minesp_net {
 	spinlock_t sad_lock;	/* sad, sad_slots, key_tick, key_epoch */
 };
 
-/* Refuse what is being configured, and say why. */
+/* Set the extack message, and return err. */
 #define minesp_refuse(extack, err, text) minesp_set_extack(extack, err, "minesp: " text)
 static inline int minesp_set_extack(struct netlink_ext_ack *extack, int err,
 				    const char *text)
@@ -172,7 +170,7 @@ struct minesp_unsupported {
 	.stock = "minesp: SA uses stock ESP: " _text,			\
 }
 
-/* The last that is done for a packet of asynchronous crypto; @mn may be gone then. */
+/* The last step for a packet in asynchronous crypto. @mn may be freed afterwards. */
 static inline void minesp_async_end(struct minesp_net *mn)
 {
 	percpu_ref_put(&mn->async);
@@ -181,24 +179,24 @@ static inline void minesp_async_end(struct minesp_net *mn)
 #define minesp_stat_inc(mn, field) SNMP_INC_STATS((mn)->stats, field)
 
 /**
- * struct minesp_seqno - SNs from the clock, and the age that SNs may have
+ * struct minesp_seqno - SNs from the clock, and freshness
  * @x: the SA
- * @tick: in ns
- * @epoch: where SN 0 is; ns since 1970
- * @rx_max_age: ns
- * @rx_max_ahead: ns
+ * @tick: the length of a tick, ns
+ * @epoch: the time of SN 0, ns since 1970
+ * @rx_max_age: how much older than the clock a received SN may be, ns
+ * @rx_max_ahead: how much newer than the clock a received SN may be, ns
  * @end: the highest SN
- * @soft: the SN from which on the SA should be rekeyed
- * @last: the SN that was sent last, under x->lock; 0 before the first packet
- * @floor: the highest SN that an SA before this one can have sent ahead of the clock, at
- *	    least 1; known when this SA has its first packet, 0 before; under x->lock
- * @took_over: the namespace's, when @last was sent, under x->lock
- * @ahead: how far SNs may run ahead of the clock, in ticks
- * @iv_sender: the highest byte of an IV
- * @timer: when the clock comes to @soft, and to @end
+ * @soft: the SN that causes the soft expire event
+ * @last: the last SN sent; 0 before the first packet; under x->lock
+ * @floor: the highest SN that earlier SAs can have sent ahead of the clock, at least 1; 0
+ *	   before the first packet; under x->lock
+ * @took_over: the namespace's @took_over when @last was sent; under x->lock
+ * @ahead: how many ticks SNs may run ahead of the clock
+ * @iv_sender: the sender ID, in the highest byte of the IV; 0 for none
+ * @timer: fires when the clock reaches @soft, and @end
  *
- * Only for an SA that is to have one of them. What it was added with stays; only
- * @last, @floor and @took_over change.
+ * Only SAs with SNs from the clock or freshness have one. Only @last, @floor and
+ * @took_over change after the SA has been added.
  */
 struct minesp_seqno {
 	struct xfrm_state *x;
@@ -212,24 +210,23 @@ struct minesp_seqno {
 };
 
 /**
- * struct minesp_sa - what minesp keeps for one minimal SA
- * @geniv: where x->geniv points, see minesp_sa()
+ * struct minesp_sa - minesp's part of a minimal SA
+ * @geniv: x->geniv points here, see minesp_sa()
  * @mn: the SA's network namespace
- * @iv_key: what makes an IV of the SN, see minesp_iv_init()
- * @ivlen: bytes of IV in a packet
- * @gro_hash: random, for packets that have been received
- * @offload: whether it is to send by way of offload
- * @nested: it has carried AH, ESP or IPComp in transport mode. The core looks up the SA of
- *	    that at once, and needs a dst, which a packet from GRO does not have.
+ * @iv_key: the key or mask for IVs, see minesp_iv_init()
+ * @ivlen: the length of the IV in a packet, bytes
+ * @gro_hash: random; keeps GRO from merging packets of different SAs
+ * @offload: send through offload
+ * @nested: the SA has carried AH, ESP or IPComp in transport mode. The core looks up the
+ *	    SA of these at once, which needs a dst. A packet from GRO has none.
  * @seqno: SNs from the clock, and freshness; NULL for neither
- * @udp_sn: the highest SN that came in UDP, under x->lock
- * @x: the SA itself; NULL once it dies
- * @lock: for following @x from the table, see sad.c
- * @id: in @mn->sas
- * @rcu: for freeing: the table's readers may still look
+ * @udp_sn: the highest SN received in UDP; under x->lock
+ * @x: the xfrm_state; NULL once it is being destroyed
+ * @lock: protects following @x from the table, see sad.c
+ * @id: the index in @mn->sas
+ * @rcu: for freeing, because readers of the table may still access this struct
  *
- * @mn, @iv_key and @ivlen are set up before the SA is visible, and constant from
- * then on.
+ * @mn, @iv_key and @ivlen are set before the SA is visible, and constant afterwards.
  */
 struct minesp_sa {
 	char geniv;		/* an empty string */
@@ -247,10 +244,10 @@ struct minesp_sa {
 };
 
 /*
- * x->data has to be the crypto_aead: xfrm_state_mtu() takes it for one. So x->geniv
- * leads to our own struct. The core hands it to esp4 and esp6, which put it around the
- * name of the AEAD, and looks at it nowhere else. x->xso belongs to drivers, and
- * x->mode_data is not there before 6.14.
+ * x->data must be the crypto_aead, because xfrm_state_mtu() uses it as one. So x->geniv
+ * points into our struct. The core only passes it to esp4 and esp6, which use it as part
+ * of an algorithm's name. x->xso belongs to drivers. x->mode_data does not exist before
+ * 6.14.
  */
 static inline struct minesp_sa *minesp_sa(const struct xfrm_state *x)
 {
@@ -258,19 +255,19 @@ static inline struct minesp_sa *minesp_sa(const struct xfrm_state *x)
 }
 
 /*
- * km.state of an SA that is being added, until minesp_notify() makes it valid. It is
- * none of the core's states: the core treats an SA with it as it treats a void one,
- * except that it does not make the SA valid by itself.
+ * km.state of an SA that is being added, until minesp_notify() makes it valid. The core
+ * does not know this state. It treats it like XFRM_STATE_VOID, but does not change it to
+ * XFRM_STATE_VALID itself.
  */
 #define MINESP_STATE_NEW	(XFRM_STATE_DEAD + 1)
 
 /*
- * The highest SN from the clock, with ESN: 2,283 years of ticks of a microsecond. It leaves
- * the highest byte of an IV to net.minesp.iv_sender.
+ * The highest SN from the clock with ESN. The highest byte of the IV is free for
+ * net.minesp.iv_sender. Ticks of a microsecond reach this SN after 2,283 years.
  */
 #define MINESP_SN_MAX		(BIT_ULL(56) - 1)
 
-/* The SN that the core has counted to when sending; under x->lock. */
+/* The last SN that the core has counted for sending; under x->lock. */
 static inline u64 minesp_oseq(const struct xfrm_state *x)
 {
 	const struct xfrm_replay_state_esn *esn = x->replay_esn;
@@ -296,7 +293,7 @@ static inline u64 minesp_rseq(const struct xfrm_state *x)
 	return (u64)esn->seq_hi << 32 | esn->seq;
 }
 
-/* The SN of a packet that is being received */
+/* The SN of a received packet */
 static inline u64 minesp_sn(const struct sk_buff *skb)
 {
 	return (u64)ntohl(XFRM_SKB_CB(skb)->seq.input.hi) << 32 |
@@ -365,8 +362,8 @@ int minesp_encrypt(struct xfrm_state *x, struct sk_buff *skb, u8 next, bool xmit
 int minesp_output(struct xfrm_state *x, struct sk_buff *skb);
 
 /*
- * Flags of the xfrm_offload in the secpath of a packet whose SA is attached. When
- * receiving, nobody else uses XFRM_XMIT.
+ * Flags in the secpath's xfrm_offload that mark a packet with its SA. Nothing else sets
+ * XFRM_XMIT when receiving.
  */
 #define MINESP_DIRECT		(XFRM_GRO | XFRM_XMIT)
 #define MINESP_DIRECT_GRO	(XFRM_GRO | XFRM_XMIT | XFRM_DEV_RESUME)

@@ -1,59 +1,57 @@
 /* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
 /*
- * minesp - minimal ESP (RFC 9333): what user space needs to know.
+ * minesp - minimal ESP (RFC 9333): interface to user space
  */
 #ifndef _UAPI_LINUX_MINESP_H
 #define _UAPI_LINUX_MINESP_H
 
 /*
- * Per-SA choices, in the top byte of XFRMA_SA_EXTRA_FLAGS
- * (ip xfrm state add ... extra-flag 0x...). They beat the namespace's
- * settings under net.minesp, and the kernel dumps them back. The other three
- * bytes belong to the kernel. Without minesp loaded the kernel ignores them.
+ * Flags of an SA, in the top byte of XFRMA_SA_EXTRA_FLAGS
+ * (ip xfrm state add ... extra-flag 0x...). They override the namespace's
+ * sysctls net.minesp, and dumps show them. The other three bytes belong to
+ * the kernel. Without minesp, the kernel stores these flags and ignores them.
  */
 #define MINESP_XFLAG_MASK	0xff000000
 
 /*
- * Run this SA as minimal ESP, whatever net.minesp.enabled says. Refused with
- * EINVAL together with MINESP_XFLAG_STOCK.
+ * Minimal ESP, overriding net.minesp.enabled. EINVAL together with
+ * MINESP_XFLAG_STOCK.
  */
 #define MINESP_XFLAG_MINIMAL	0x01000000
 
-/*
- * Run this SA with the kernel's own ESP (esp4/esp6), whatever
- * net.minesp.enabled says.
- */
+/* Stock ESP (esp4, esp6), overriding net.minesp.enabled. */
 #define MINESP_XFLAG_STOCK	0x02000000
 
 /*
- * The rest is for minimal SAs: refused with EINVAL for a stock one.
+ * All flags below are for minimal SAs, and cause EINVAL for a stock SA.
  *
- * SNs come from the clock, or from a counter (RFC 9333 section 4), whatever
- * net.minesp.sn_mode says. Refused with EINVAL together, and without a
- * net.minesp.sn_epoch that the clock has passed.
+ * SNs from the clock or from a counter (RFC 9333, section 4), overriding
+ * net.minesp.sn_mode. EINVAL if both are set. MINESP_XFLAG_CLOCK: EINVAL if
+ * net.minesp.sn_epoch is 0 or in the future, or if no SNs are left since then.
  */
 #define MINESP_XFLAG_CLOCK	0x04000000
 #define MINESP_XFLAG_COUNTER	0x08000000
 
 /*
- * Received SNs have to be of about now by the clock, or may be of any age,
- * whatever net.minesp.rx_fresh says. Refused with EINVAL together, and without a
- * net.minesp.sn_epoch.
+ * Accept only received SNs that are fresh by the clock, or SNs of any age,
+ * overriding net.minesp.rx_fresh. EINVAL if both are set.
+ * MINESP_XFLAG_FRESH: EINVAL if net.minesp.sn_epoch is 0.
  */
 #define MINESP_XFLAG_FRESH	0x10000000
 #define MINESP_XFLAG_ANY_AGE	0x20000000
 
 /*
- * The IV is not sent: it is the SN (RFC 8750). Both ends need it; the kernel's own
- * ESP does not have it. With AES-GCM, AES-CCM with an ICV of 64 bits, and
- * ChaCha20-Poly1305, EOPNOTSUPP otherwise; and only where SNs do not repeat under
- * the key: with SNs from the clock, or with MINESP_XFLAG_NEW_KEY, EINVAL otherwise.
+ * Implicit IV (RFC 8750): the IV is the SN, and is not sent. Both ends need it.
+ * Stock ESP does not support it. EOPNOTSUPP unless the suite is AES-GCM,
+ * ChaCha20-Poly1305 or AES-CCM with a 64-bit ICV. EINVAL without SNs from the
+ * clock or MINESP_XFLAG_NEW_KEY: SNs must not repeat under the key. EINVAL for
+ * SNs from the clock if net.minesp.iv_sender is not 0.
  */
 #define MINESP_XFLAG_IMPLICIT_IV	0x40000000
 
 /*
- * Whoever adds the SA promises that its key has never been used, will not be in
- * another SA that sends, and that nobody sets the SN back.
+ * The user guarantees that the key was never used before, that no other SA
+ * will send with it, and that nobody sets the SN back.
  */
 #define MINESP_XFLAG_NEW_KEY	0x80000000
 
