@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * output.c: how much padding; counting what is in asynchronous crypto.
+ * Tests of output.c: the length of padding, and counting packets in asynchronous crypto.
  */
 #include <crypto/internal/aead.h>
 #include <kunit/test.h>
@@ -17,7 +17,7 @@ static void minesp_test_resume(struct sock *sk, struct sk_buff *skb, int err);
 
 static void minesp_test_padlen(struct kunit *test)
 {
-	/* Those of ciphers that are a stream, of DES, of AES-CBC */
+	/* Stream ciphers, DES, AES-CBC */
 	static const unsigned int blocksizes[] = { 1, 8, 16 };
 	unsigned int i, len, pad, block;
 
@@ -31,7 +31,7 @@ static void minesp_test_padlen(struct kunit *test)
 	}
 }
 
-/* A cipher that does nothing, at once or later. */
+/* A dummy cipher that completes at once, or later. */
 static struct aead_request *later;
 static struct sk_buff *resumed;
 static unsigned int under_way;
@@ -44,7 +44,7 @@ static int minesp_test_encrypt(struct aead_request *req)
 	return -EINPROGRESS;
 }
 
-/* The reference counts in atomic mode, so that its count can be read. */
+/* mn->async is in atomic mode, so its count can be read. */
 static long minesp_test_async_count(struct minesp_net *mn)
 {
 	return atomic_long_read(&mn->async.data->count);
@@ -95,7 +95,7 @@ static int minesp_test_output(struct kunit *test)
 	return err;
 }
 
-/* Asynchronous crypto is counted until there is nothing left to do. */
+/* A packet in asynchronous crypto counts until its last step is done. */
 static void minesp_test_async(struct kunit *test)
 {
 	struct minesp_output_test *t = kunit_kzalloc(test, sizeof(*t), GFP_KERNEL);
@@ -123,7 +123,7 @@ static void minesp_test_async(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, minesp_test_output(test), -EINPROGRESS);
 	KUNIT_EXPECT_EQ(test, minesp_test_async_count(&t->mn), 1);
 
-	/* The namespace has gone: none begins, and what needs no waiting goes on. */
+	/* After the namespace has gone: asynchronous crypto fails, synchronous works. */
 	percpu_ref_kill(&t->mn.async);
 	KUNIT_EXPECT_EQ(test, minesp_test_output(test), -ENETDOWN);
 	KUNIT_EXPECT_EQ(test, minesp_test_async_count(&t->mn), 0);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * sad.c: which slot an SPI has.
+ * Tests of sad.c: the slot of an SPI.
  */
 #include <kunit/test.h>
 
@@ -22,11 +22,14 @@ static void minesp_test_slot(struct kunit *test)
 			spi = i < ARRAY_SIZE(edges) ? edges[i] : get_random_u32();
 			KUNIT_ASSERT_GE(test, minesp_slot(sad, htonl(spi)) - sad->slots, 0);
 			KUNIT_ASSERT_LT(test, minesp_slot(sad, htonl(spi)) - sad->slots, slots);
-			/* An SA and its successor */
+			/* An SA and its successor have different slots. */
 			KUNIT_ASSERT_PTR_NE(test, minesp_slot(sad, htonl(spi)),
 					    minesp_slot(sad, htonl(spi + 1)));
 		}
-		/* SAs that count up in the upper three bytes, each with a successor */
+		/*
+		 * SAs that count up in the upper three bytes, each with a successor, have
+		 * a slot each.
+		 */
 		for (spi = 0; spi < slots / 2; spi++) {
 			for (i = 0; i < 2; i++) {
 				struct minesp_sa __rcu **slot;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * seqno.c, under clocks that the tests set.
+ * Tests of seqno.c, with clocks that the tests set.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -12,10 +12,10 @@
 #include "minesp.h"
 
 static u64 boot_ns, real_ns;	/* CLOCK_BOOTTIME, CLOCK_REALTIME */
-static int offset_reads;		/* of the offsets of both */
-static void (*before_read)(void);	/* what else happens before one */
-static int expired;		/* how often key managers were told */
-static ktime_t forwarded;	/* by how much a timer was put off */
+static int offset_reads;	/* number of ktime_mono_to_any() calls */
+static void (*before_read)(void);	/* hook in each of these calls */
+static int expired;		/* number of expire events for key managers */
+static ktime_t forwarded;	/* last interval of hrtimer_forward_now() */
 
 static ktime_t test_mono_to_any(ktime_t mono, enum tk_offsets offs)
 {
@@ -30,7 +30,7 @@ static void test_hrtimer_start(struct hrtimer *timer, ktime_t time,
 {
 }
 
-/* Inline, and gcov would not count who calls it. */
+/* noinline, or gcov would not count its caller. */
 static noinline u64 test_hrtimer_forward_now(struct hrtimer *timer, ktime_t interval)
 {
 	forwarded = interval;
@@ -55,18 +55,18 @@ static void test_km_state_expired(struct xfrm_state *x, int hard, u32 portid)
 
 #define EPOCH (1700000000ULL * NSEC_PER_SEC)
 
-/* An SA that sends, and receives, with SNs from the clock. */
+/* An SA that sends and receives with SNs from the clock. */
 struct minesp_seqno_test {
 	struct minesp_net mn;
 	struct minesp_sa sa;
 	struct minesp_seqno seqno;
 	struct xfrm_state x;
-	struct list_head states;	/* the core's list of them */
+	struct list_head states;	/* the core's list of SAs */
 	struct sk_buff skb;
 	struct rnd_state rand;
 };
 
-/* Each part of an SA points to the others. */
+/* Make the parts of an SA point to each other. */
 static void link_sa(struct minesp_seqno_test *t)
 {
 	t->sa.mn = &t->mn;
@@ -78,7 +78,7 @@ static void link_sa(struct minesp_seqno_test *t)
 	t->x.geniv = &t->sa.geniv;
 }
 
-/* A new SA: one that has not sent yet. */
+/* Turn the SA into a new one, which has not sent yet. */
 static void new_sa(struct minesp_seqno_test *t)
 {
 	t->seqno.last = 0;
@@ -153,7 +153,10 @@ static void advance(u64 ns)
 	real_ns += ns;
 }
 
-/* With a clock that is wrong at first. What was sent before was sent by latest. */
+/*
+ * Reload the module, with a clock that is wrong at first. All earlier SNs were made
+ * before @latest.
+ */
 static void load_again(struct minesp_seqno_test *t, u64 latest)
 {
 	u64 right = max(real_ns, latest) - boot_ns;
@@ -165,7 +168,7 @@ static void load_again(struct minesp_seqno_test *t, u64 latest)
 	new_sa(t);
 }
 
-/* The core counts before it calls us, whatever becomes of the packet. */
+/* The core counts the packet before it calls minesp, even if the packet is dropped. */
 static int next_sn(struct minesp_seqno_test *t, u64 *sn)
 {
 	XFRM_SKB_CB(&t->skb)->seq.output.low = ++t->x.replay.oseq;
@@ -196,7 +199,7 @@ static void minesp_test_ticks(struct kunit *test)
 	}
 }
 
-/* The clock does not go back, wherever CLOCK_REALTIME is set. */
+/* The clock never goes back, whatever CLOCK_REALTIME is set to. */
 static void minesp_test_clock(struct kunit *test)
 {
 	struct minesp_seqno_test *t = test->priv;
@@ -217,8 +220,8 @@ static void minesp_test_clock(struct kunit *test)
 	}
 }
 
-/* Resuming moves both clocks, and one of them may be read before and the other after. */
-static int boot_at, real_at;	/* before which read a clock moves */
+/* Resume moves both clocks, possibly between two reads. */
+static int boot_at, real_at;	/* the reads before which the clocks move */
 
 static void resume(void)
 {
@@ -243,7 +246,7 @@ static void minesp_test_resume(struct kunit *test)
 	}
 }
 
-/* The clock of a tenant's namespace is the tenant's, and the host's the host's. */
+/* A tenant's namespace has a clock of its own, separate from the host's. */
 static void minesp_test_foreign(struct kunit *test)
 {
 	struct minesp_seqno_test *t = test->priv;
@@ -263,7 +266,7 @@ static void minesp_test_foreign(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, t->mn.clock->began, boot_ns);
 	KUNIT_EXPECT_EQ(test, host->clock->began, boot_ns - NSEC_PER_SEC);
 
-	/* The tenant sends, ahead of a clock that is ahead. */
+	/* The tenant's SNs run ahead of a clock that is itself ahead. */
 	wrong = 86400 * NSEC_PER_SEC;
 	real_ns += wrong;
 	advance(2 * t->seqno.ahead * t->seqno.tick);
@@ -277,7 +280,7 @@ static void minesp_test_foreign(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, atomic64_read(&host->clock->sn_sent), 0);
 }
 
-/* A gateway with the SA of t and a clock of its own, booted just now */
+/* Boot a gateway with the SA of t, and with a clock of its own. */
 static void boot_gateway(struct minesp_seqno_test *gw, struct minesp_seqno_test *t)
 {
 	gw->mn.stats = t->mn.stats;
@@ -296,7 +299,7 @@ static void boot_gateway(struct minesp_seqno_test *gw, struct minesp_seqno_test 
 	new_sa(gw);
 }
 
-/* Each of two gateways starts above the other one's SNs, as far as clocks may differ. */
+/* Each of two gateways starts above the SNs of the other, with clocks that differ. */
 static void minesp_test_take_over(struct kunit *test)
 {
 	struct minesp_seqno_test *t = test->priv, *gw, *old;
@@ -309,7 +312,7 @@ static void minesp_test_take_over(struct kunit *test)
 	boot_gateway(gw, t);
 	boot_gateway(old, t);
 	for (i = 0; i < 1000; i++) {
-		/* The other one stops, and some time later it has died. */
+		/* The old gateway stops, and may reboot later. */
 		old->mn.sn_active = 0;
 		KUNIT_ASSERT_EQ(test, next_sn(old, &sn), -ENETDOWN);
 		if (!rand_below(t, 4))
@@ -321,7 +324,7 @@ static void minesp_test_take_over(struct kunit *test)
 		right += skew + t->seqno.tick;
 		for (n = 0; n < 5; n++) {
 			real_ns = right + rand_below(t, skew + 1);
-			/* It waits for no longer, unless its own clock was ahead. */
+			/* It waits no longer than this, unless its own clock was ahead. */
 			for (failed = 0; next_sn(gw, &sn); failed++) {
 				KUNIT_ASSERT_LE(test, failed, 50);
 				boot_ns += t->seqno.tick;
@@ -330,7 +333,7 @@ static void minesp_test_take_over(struct kunit *test)
 			}
 			KUNIT_ASSERT_GT(test, sn, latest);
 			latest = sn;
-			/* An SA is added anew, with the same key. */
+			/* The SA is added again, with the same key. */
 			if (!rand_below(t, 8))
 				new_sa(gw);
 			while (rand_below(t, 50) && !next_sn(gw, &sn)) {
@@ -341,7 +344,7 @@ static void minesp_test_take_over(struct kunit *test)
 			boot_ns += sn;
 			right += sn;
 		}
-		/* Whoever stops may have used up all, by a clock that is early. */
+		/* The gateway may use all its tokens before it stops, with its clock ahead. */
 		real_ns = right + rand_below(t, 2) * skew;
 		while (rand_below(t, 2000) && !next_sn(gw, &sn)) {
 			KUNIT_ASSERT_GT(test, sn, latest);
@@ -352,7 +355,7 @@ static void minesp_test_take_over(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, old->x.km.state, XFRM_STATE_VALID);
 }
 
-/* A new SA gets its tokens, although another one is ahead of the clock all the time. */
+/* A new SA gets its tokens, even if another SA is always ahead of the clock. */
 static void minesp_test_starve(struct kunit *test)
 {
 	struct minesp_seqno_test *t = test->priv, *other;
@@ -374,7 +377,7 @@ static void minesp_test_starve(struct kunit *test)
 	KUNIT_EXPECT_GE(test, sent, 998);
 }
 
-/* A bucket: a token a tick, sn_ahead of them at most, none when loaded. */
+/* The token bucket: one token per tick, sn_ahead at most, empty after loading. */
 static void minesp_test_ahead(struct kunit *test)
 {
 	struct minesp_seqno_test *t = test->priv;
@@ -402,7 +405,7 @@ static void minesp_test_ahead(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, next_sn(t, &sn), -EBUSY);
 	KUNIT_EXPECT_EQ(test, t->x.curlft.packets, s->ahead + 2);
 
-	/* XFRM_MSG_NEWAE has set them to 0 since the core counted the packet. */
+	/* XFRM_MSG_NEWAE resets the counts after the core has counted the packet. */
 	t->x.curlft.packets = 0;
 	t->x.curlft.bytes = 0;
 	t->skb.len = 100;
@@ -412,10 +415,10 @@ static void minesp_test_ahead(struct kunit *test)
 }
 
 /*
- * The promise: whatever is sent, deleted and added again, loaded again, booted
- * again or set, an SN is above all that were sent before; as long as by the clock
- * of the first SN the module was loaded no earlier than the last SN before that
- * was made. Until the first SN the clock may be anywhere.
+ * Each SN is above all earlier ones, even after the SA is deleted and added again, the
+ * module is reloaded, the host reboots or the clock is set. The condition: by the clock
+ * at the first SN, the module was loaded after the last earlier SN was made. Before the
+ * first SN, the clock may show any time.
  */
 static void minesp_test_unique(struct kunit *test)
 {
@@ -425,14 +428,14 @@ static void minesp_test_unique(struct kunit *test)
 	u64 sn, highest = 0, latest = 0;
 	int i, burst, err;
 
-	/* All of it below the end of 32 bits. */
+	/* Long ticks, so that all SNs fit in 32 bits. */
 	s->tick = NSEC_PER_SEC;
 	for (i = 0; i < 100000; i++) {
 		switch (rand_below(t, 16)) {
 		case 0:
 			new_sa(t);
 			break;
-		case 1:		/* a boot */
+		case 1:		/* reboot */
 			boot_ns = rand_below(t, NSEC_PER_SEC);
 			fallthrough;
 		case 2:
@@ -472,7 +475,7 @@ static void minesp_test_unique(struct kunit *test)
 	KUNIT_EXPECT_GT(test, sent, 10000);
 }
 
-/* The last SN, the warning before it, and nothing after it. */
+/* The soft expire event, the last SN, and no SN after it. */
 static void minesp_test_end(struct kunit *test)
 {
 	struct minesp_seqno_test *t = test->priv;
@@ -495,7 +498,7 @@ static void minesp_test_end(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, t->x.km.state, XFRM_STATE_EXPIRED);
 	KUNIT_EXPECT_EQ(test, next_sn(t, &sn), -EINVAL);
 
-	/* The clock came to the end, the timer has yet to say so. */
+	/* The clock has passed the end, but the timer has not fired yet. */
 	new_sa(t);
 	advance(s->tick * 10);
 	KUNIT_EXPECT_EQ(test, next_sn(t, &sn), -EOVERFLOW);
@@ -520,7 +523,7 @@ static void minesp_test_timer(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, expired, 1);
 	KUNIT_EXPECT_EQ(test, t->x.km.state, XFRM_STATE_VALID);
 
-	/* While the SA is being added it can wait; of a dead one nothing is left to say. */
+	/* The timer retries while the SA is being added, and stops when it is dead. */
 	advance(1000 * s->tick);
 	t->x.km.state = XFRM_STATE_VOID;
 	KUNIT_EXPECT_EQ(test, minesp_seqno_timer(&s->timer), HRTIMER_RESTART);
@@ -530,7 +533,7 @@ static void minesp_test_timer(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, minesp_seqno_timer(&s->timer), HRTIMER_NORESTART);
 	KUNIT_EXPECT_EQ(test, t->x.km.state, XFRM_STATE_DEAD);
 
-	/* PF_KEY's is valid before it is in the list. */
+	/* PF_KEY makes an SA valid before it adds the SA to the list. */
 	t->x.km.state = XFRM_STATE_VALID;
 	forwarded = 0;
 	list_del_init(&t->x.km.all);
@@ -542,7 +545,7 @@ static void minesp_test_timer(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, t->x.km.state, XFRM_STATE_EXPIRED);
 }
 
-/* The copy of an SA that migrates, which may be in its last moments, or past them. */
+/* A migrated copy has the state of its original, which may have expired or be dead. */
 static void minesp_test_copy(struct kunit *test)
 {
 	static const u8 states[] = {
@@ -562,7 +565,7 @@ static void minesp_test_copy(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, t->x.props.extra_flags, flags);
 }
 
-/* As the user sees it: when the SN's tick began and ended, and what is allowed. */
+/* The rule for users: the times at which the SN's tick began and ended. */
 static bool expect_fresh(const struct minesp_seqno *s, u64 sn, u64 now)
 {
 	u64 begin = s->epoch + sn * s->tick, end = begin + s->tick - 1;
@@ -585,7 +588,7 @@ static void minesp_test_fresh(struct kunit *test)
 	int i, yes = 0;
 	u64 sn, now;
 
-	/* 100 ticks back, 200 ahead, the present one begun or not */
+	/* 100 ticks back, 200 ahead, at the begin and at the end of a tick */
 	s->rx_max_age = 100 * s->tick;
 	s->rx_max_ahead = 200 * s->tick;
 	for (i = 0; i < 2; i++) {
@@ -600,7 +603,7 @@ static void minesp_test_fresh(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, is_accepted(t, 0));
 	KUNIT_EXPECT_FALSE(test, is_accepted(t, U32_MAX));
 	KUNIT_EXPECT_FALSE(test, is_accepted(t, U64_MAX));
-	/* Before the epoch, or at boot without a clock. */
+	/* At boot without a clock, and just before the epoch */
 	for (real_ns = 0; real_ns < EPOCH; real_ns += EPOCH - 1) {
 		KUNIT_EXPECT_TRUE(test, is_accepted(t, 0));
 		KUNIT_EXPECT_EQ(test, is_accepted(t, 1), expect_fresh(s, 1, real_ns));
@@ -648,5 +651,6 @@ static struct kunit_suite minesp_seqno_suite = {
 };
 
 kunit_test_suite(minesp_seqno_suite);
+/* Of the module that all these files make. */
 MODULE_DESCRIPTION("KUnit tests of minesp");
 MODULE_LICENSE("GPL");
