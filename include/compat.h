@@ -8,6 +8,7 @@
 
 #include <linux/crypto.h>
 #include <linux/hrtimer.h>
+#include <linux/sysctl.h>
 #include <linux/version.h>
 #include <net/net_namespace.h>
 

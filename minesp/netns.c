@@ -4,6 +4,8 @@
  */
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/moduleparam.h>
+#include <linux/slab.h>
 #include <net/netns/generic.h>
 
 #include "minesp.h"

@@ -31,7 +31,10 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/hrtimer.h>
+#include <linux/ktime.h>
 #include <linux/math64.h>
+#include <linux/slab.h>
+#include <linux/timekeeping.h>
 
 #include "minesp.h"
 

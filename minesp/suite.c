@@ -2,6 +2,10 @@
 /*
  * Cipher suites (RFC 8221), keys and IVs.
  */
+#include <linux/random.h>
+#include <linux/rtnetlink.h>
+#include <linux/slab.h>
+#include <linux/string.h>
 #include <crypto/authenc.h>
 
 #include "minesp.h"

@@ -3,7 +3,10 @@
  * The sysctls net.minesp, per network namespace.
  */
 #include <linux/log2.h>
+#include <linux/slab.h>
+#include <linux/string.h>
 #include <linux/sysctl.h>
+#include <linux/time64.h>
 
 #include "minesp.h"
 
