@@ -21,7 +21,7 @@
 static const struct minesp_alg {
 	const char *name;	/* in the crypto API and in ip xfrm */
 	u16 icv_bits[2];	/* the valid ICV lengths; none for enc */
-	u16 implicit;		/* the ICV length for implicit IVs (RFC 8750), or 0 */
+	u16 implicit;		/* the ICV length for implicit IVs (RFC 8750), in bits; 0: none */
 	u16 key_bits;		/* the only valid key length; 0: the crypto API checks it */
 	struct minesp_unsupported usage;	/* for any other ICV or key length */
 } algs[] = {
