@@ -321,7 +321,7 @@ void minesp_seqno_exit(struct minesp_sa *sa)
  * so far ahead of the clock that this SA never sends.
  */
 static u64 minesp_seqno_floor(const struct minesp_seqno *s,
-			       const struct minesp_clock *clock, u64 ticks)
+			      const struct minesp_clock *clock, u64 ticks)
 {
 	/*
 	 * sn_sent may come from an SA with another tick or epoch, so limit it. No SA with
@@ -468,8 +468,7 @@ int minesp_seqno_next(struct xfrm_state *x, struct sk_buff *skb, u64 *sn)
 		s->last = next;
 		s->took_over = took_over;
 		if (next > ticks)
-			minesp_clock_note_ahead(mn->clock,
-					  s->epoch + next * s->tick);
+			minesp_clock_note_ahead(mn->clock, s->epoch + next * s->tick);
 		minesp_seqno_check_expire(x, next);
 	}
 count:

@@ -62,19 +62,19 @@ static const struct minesp_alg {
 
 static const struct minesp_unsupported minesp_unsup_enc =
 	MINESP_UNSUPPORTED(-EINVAL, MINESP_STOCK_SUITE, false,
-		    "no cipher; use enc 'ecb(cipher_null)' '' to authenticate only");
+			   "no cipher; use enc 'ecb(cipher_null)' '' to authenticate only");
 
 static const struct minesp_unsupported minesp_unsup_auth =
 	MINESP_UNSUPPORTED(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
-		    "no authenticator; use auth-trunc too, or aead 'rfc4106(gcm(aes))'");
+			   "no authenticator; use auth-trunc too, or aead 'rfc4106(gcm(aes))'");
 
 static const struct minesp_unsupported minesp_unsup_cipher =
 	MINESP_UNSUPPORTED(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
-		    "weak or unsupported cipher (RFC 8221); use aead 'rfc4106(gcm(aes))'");
+			   "weak or unsupported cipher (RFC 8221); use aead 'rfc4106(gcm(aes))'");
 
 static const struct minesp_unsupported minesp_unsup_authenticator =
 	MINESP_UNSUPPORTED(-EOPNOTSUPP, MINESP_STOCK_SUITE, true,
-		    "weak or unsupported authenticator; use auth-trunc 'hmac(sha256)'");
+			   "weak or unsupported authenticator; use auth-trunc 'hmac(sha256)'");
 
 /* The suite of an SA. With an AEAD, both rows are the same. */
 struct minesp_suite {
@@ -196,8 +196,8 @@ struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
 	other_key = s.auth->key_bits &&
 		    s.auth->key_bits != x->aalg->alg_key_len;
 	if (err == -EINVAL) {
-		minesp_set_extack(extack, err, other_key ? s.auth->usage.text :
-						    s.enc->usage.text);
+		minesp_set_extack(extack, err,
+				  other_key ? s.auth->usage.text : s.enc->usage.text);
 	} else if (!err && other_key) {
 		*unsup = &s.auth->usage;
 		err = s.auth->usage.err;
@@ -219,7 +219,7 @@ struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
  * AES-CBC needs unpredictable IVs (RFC 3602, section 3): a PRF of the SN, under a random
  * key. Other ciphers need IVs that are unique under the key. A counter SN repeats when the
  * key is added again, so it is XORed with a random number. An SN from the clock does not
- * repeat. Its highest byte is 0, see MINESP_SN_MAX, and is the sender ID in the IV. An
+ * repeat. Its highest byte is 0, see MINESP_SN_MAX. There, the IV holds the sender ID. An
  * implicit IV is the SN.
  */
 void minesp_iv_init(struct minesp_sa *sa, const struct xfrm_state *x)
