@@ -221,12 +221,8 @@ class Wire:
 
 @contextlib.contextmanager
 def peer(mode, inner, outer, suite, udp):
-    """A peer, and the headers between its IP and its ESP."""
     with lib.hosts() as (a, b), nat.ike(a, outer), contextlib.closing(
-            scapy_peer.SuitePeer(a, b, mode, inner, outer, suite,
-                                 words=nat.WORDS if udp else "")) as p:
-        p.between = udp and (scapy_peer.UDP(
-            sport=nat.PORT, dport=nat.PORT, **{} if outer == 6 else {"chksum": 0}),)
+            scapy_peer.SuitePeer(a, b, mode, inner, outer, suite, encap=bool(udp))) as p:
         yield p
 
 
@@ -283,7 +279,7 @@ def receiving(mode, inner, outer, suite, udp):
 
             def make():
                 esp = p.esp(payload, nh)
-                packet = p.frame(esp if good else scapy_peer.spoilt(esp), p.between)
+                packet = p.frame(esp if good else scapy_peer.spoilt(esp))
                 ip[:] = map(bytes, fragment(packet, cut) if cut else [packet])
 
             make()

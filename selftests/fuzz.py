@@ -53,46 +53,27 @@ def mutated(rand, esp, other):
     return esp[:at] + esp[end:]
 
 
-def checksum(data):
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xffff) + (total >> 16)
-    return struct.pack(">H", total ^ 0xffff)
-
-
 class Wire:
-    """Makes frames for host a, faster than Scapy does. udp: with ESP in UDP."""
+    """Makes frames for host a, faster than Scapy does."""
 
-    def __init__(self, p, udp):
-        self.v4, self.udp = p.outer == 4, udp
-        self.protocol = socket.IPPROTO_UDP if udp else socket.IPPROTO_ESP
+    def __init__(self, p):
+        self.v4, self.addresses, self.payload = p.outer == 4, p.addresses, p.payload
+        self.protocol = socket.IPPROTO_UDP if p.encap else socket.IPPROTO_ESP
         mac = [bytes.fromhex(h.mac.replace(":", "")) for h in (p.a, p.b)]
         self.ether = mac[0] + mac[1] + (b"\x08\0" if self.v4 else b"\x86\xdd")
-        self.addresses = b"".join(socket.inet_pton(lib.family_of(x), x) for x in
-                                  (p.b.address(p.outer), p.a.address(p.outer)))
 
     def ip(self, payload, options=b"", fragment=0, ident=0):
         header = struct.pack(">BBHHHBB", 0x45 + len(options) // 4, 0,
                              20 + len(options) + len(payload), ident, fragment,
                              64, self.protocol)
         rest = self.addresses + options
-        return (self.ether + header + checksum(header + b"\0\0" + rest) + rest +
-                payload)
+        summed = scapy_peer.checksum(header + b"\0\0" + rest)
+        return self.ether + header + struct.pack(">H", summed) + rest + payload
 
     def ip6(self, payload, following=None):
         return (self.ether + struct.pack(">IHBB", 6 << 28, len(payload),
                                          following or self.protocol, 64) +
                 self.addresses + payload)
-
-    def payload(self, esp):
-        """What follows IP."""
-        if not self.udp:
-            return esp
-        header = struct.pack(">HHH", nat.PORT, nat.PORT, 8 + len(esp))
-        if self.v4:
-            return header + b"\0\0" + esp
-        pseudo = self.addresses + struct.pack(">II", 8 + len(esp), self.protocol)
-        return header + checksum(pseudo + header + esp + bytes(len(esp) % 2)) + esp
 
     def frame(self, esp):
         esp = self.payload(esp)
@@ -130,9 +111,9 @@ class Wire:
 
 
 class Peer(scapy_peer.SuitePeer):
-    def __init__(self, a, b, *args, udp):
-        super().__init__(a, b, *args, window=0, words=nat.WORDS if udp else "")
-        self.fast = Wire(self, udp)
+    def __init__(self, a, b, *args, encap):
+        super().__init__(a, b, *args, window=0, encap=encap)
+        self.fast = Wire(self)
         self.app.setblocking(False)
 
 
@@ -180,7 +161,7 @@ def anything(p, rand, count):
     before = taken(p)
     nested = short = 0
     # UDP drops ESP that is shorter than an IP header.
-    least = p.fast.udp * (20 if p.fast.v4 else 40)
+    least = p.encap * (20 if p.fast.v4 else 40)
     for i in range(count):
         n = rand.choice((0, 1, 2, 20, 40, 60, 200))
         n += -(n + 2) % p.block
@@ -197,7 +178,7 @@ def anything(p, rand, count):
             padlen = -(len(inner) + 2) % p.block
             inner += bytes(padlen)
             # What is in UDP is for an SA that does not take it as it is.
-            if p.mode == "transport" and not p.fast.udp:
+            if p.mode == "transport" and not p.encap:
                 nested += whole * min(depth, XFRM_MAX_DEPTH - 1)
         whole |= nh in (50, 51, 108) and padlen <= len(inner)
         esp = p.esp(inner, nh, seq=i + 1, padding=b"", padlen=padlen)
@@ -216,7 +197,7 @@ def fuzz(suite, name, modes):
             rand = random.Random(seed)
             a.settings(offload=int(way == "GRO"))
             with nat.ike(a, mode[2]), contextlib.closing(
-                    Peer(a, b, *mode, suite, udp=way == "UDP")) as p:
+                    Peer(a, b, *mode, suite, encap=way == "UDP")) as p:
                 try:
                     dropped(p, rand, COUNT)
                     anything(p, rand, COUNT // 8)

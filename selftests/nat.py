@@ -127,21 +127,6 @@ def through(kinds, mode, inner):
 
 
 class Peer(scapy_peer.Peer):
-    """Scapy, with UDP around ESP"""
-
-    def __init__(self, a, b, mode, inner, outer, window=32, words=""):
-        super().__init__(a, b, mode, inner, outer, window, f"{nat.WORDS} {words}")
-        self.sport = nat.PORT
-
-    def udp(self, esp, **fields):
-        """The IP packet around UDP. fields: of the UDP header"""
-        return self.ip(self.outer, "outer") / UDP(
-            **dict(sport=self.sport, dport=nat.PORT,
-                   **({"chksum": 0} if self.outer == 4 else {})) | fields) / Raw(esp)
-
-    def frame(self, esp, headers=()):
-        return self.udp(esp)
-
     def capture(self):
         """The next UDP packet that a sends"""
         while True:
@@ -153,7 +138,7 @@ class Peer(scapy_peer.Peer):
 @contextlib.contextmanager
 def scapy(mode, inner, outer, mtu=1500, **more):
     with lib.hosts(mtu) as (a, b), nat.ike(a, outer) as ike, contextlib.closing(
-            Peer(a, b, mode, inner, outer, **more)) as p:
+            Peer(a, b, mode, inner, outer, encap=True, **more)) as p:
         p.ike = ike
         yield p
 
@@ -218,30 +203,25 @@ def receive(mode, inner, outer):
             return p.esp(payload, nh)
 
         before = p.counters()
-        deliver([p.udp(esp(b"first"))], b"first")
+        deliver([p.frame(esp(b"first"))], b"first")
         p.counts(before, InPackets=1, InLookup=1)
         before = p.counters()
         for n in range(1, 9):
             data = random.randbytes(n)
-            deliver([p.udp(esp(data))], data)
+            deliver([p.frame(esp(data))], data)
         p.counts(before, InPackets=8, **{direct(): 8})
-        # Scapy writes the right one.
-        deliver([p.udp(esp(b"checksum"), chksum=None)], b"checksum")
-        packet = p.udp(esp(b"trailing"))
-        length = len(packet[UDP])
-        packet = p.udp(bytes(packet[UDP].payload) + b"junk", len=length,
-                       **({"chksum": 0} if outer == 4 else {}))
+        packet = (IP if outer == 4 else IPv6)(bytes(p.frame(esp(b"checksum"))))
+        del packet[UDP].chksum      # Scapy writes the right one.
+        deliver([packet], b"checksum")
         if outer == 4:
-            deliver([packet], b"trailing")
+            packet = esp(b"trailing")
+            deliver([p.frame(packet + b"junk", length=8 + len(packet))], b"trailing")
         data = random.randbytes(3000)
         if outer == 4:
-            parts = fragment(p.udp(esp(data)), 1000)
+            parts = fragment(p.frame(esp(data)), 1000)
         else:
-            whole = p.udp(esp(data))
-            del whole[UDP].chksum
-            payload = bytes(IPv6(bytes(whole))[UDP])
             parts = fragment6(p.ip(6, "outer") / IPv6ExtHdrFragment(id=1, nh=17) /
-                              Raw(payload), 1000)
+                              Raw(p.payload(esp(data))), 1000)
         random.shuffle(parts)
         deliver(parts, data)
         lib.equal(p.a.errors(), {}, "errors")
@@ -258,7 +238,7 @@ def malformed(outer):
         first = 20 if outer == 4 else 40
         before = p.counters()
         for n in range(len(whole)):
-            p.send(p.udp(whole[:n]))
+            p.send(p.frame(whole[:n]))
         counts = {"InIcvWrong": len(whole) - max(first, shortest),
                   "XfrmInStateProtoError": len(whole) - first}
         if first < shortest:
@@ -268,15 +248,15 @@ def malformed(outer):
             lib.equal(p.ike.recv(100), whole[:n], "for the daemon")
         p.still_works()
         before = p.counters()
-        p.send(p.udp(b"\xff"))                          # a keepalive
+        p.send(p.frame(b"\xff"))                        # a keepalive
         for length in 0, 7, len(whole) + 9, 0xffff:     # 8 is right for no data
             if length or outer == 4:                    # 0 is for jumbograms
-                p.send(p.udp(whole, len=length))
-        p.send(p.udp(whole, chksum=0x1234))
+                p.send(p.frame(whole, length=length))
+        p.send(p.frame(whole, summed=0x1234))
         if outer == 6:
-            p.send(p.udp(whole, chksum=0))
-        p.send(p.udp(bytes(4) + b"IKE"))
-        p.send(p.udp(bytes(4) + whole))
+            p.send(p.frame(whole, summed=0))
+        p.send(p.frame(bytes(4) + b"IKE"))
+        p.send(p.frame(bytes(4) + whole))
         lib.equal(p.ike.recv(100), bytes(4) + b"IKE", "for the daemon")
         lib.equal(p.ike.recv(100), bytes(4) + whole, "for the daemon")
         p.counts(before)
@@ -291,18 +271,14 @@ def mismatch(outer):
             nh, payload = p.datagram(b"x")
             return p.esp(payload, nh)
 
-        def plain():
-            return scapy_peer.Peer.frame(p, esp())
-
-        def udp():
-            return p.udp(esp())
-
-        for wrong, right, known in (plain, udp, "InDirect"), (udp, plain, direct()):
+        for wrong, right, known in (False, True, "InDirect"), (True, False, direct()):
             for way in "InLookup", known:
                 before = p.counters()
-                p.send(wrong())
+                p.encap = wrong
+                p.send(p.frame(esp()))
                 p.counts(before, XfrmInStateMismatch=1, **{way: 1})
-                p.send(right())
+                p.encap = right
+                p.send(p.frame(esp()))
                 lib.equal(p.app.recv(100), b"x", "data")
             p.drain()
             p.a.sas("transport", outer, outer, "", window=32)
@@ -335,9 +311,9 @@ def mappings(outer):
         lib.equal(heard.next(), (lib.SPI["a"], me, nat.PORT, me, 6002), "mapping")
         # As long as nobody has updated the SA; and from another address, too
         there = {4: "192.0.2.77", 6: "2001:db8::77"}[outer]
-        other = p.frame(packet(12))
-        other.src = there
-        p.send(other)
+        p.source = there
+        p.send(p.frame(packet(12)))
+        p.source = me
         lib.equal(heard.next(), (lib.SPI["a"], me, nat.PORT, there, 6002), "mapping")
         heard.none()
         # A daemon may add the SA anew, with its replay state.

@@ -11,6 +11,7 @@ import select
 import socket
 import struct
 
+from . import nat
 from .host import family_of, hosts
 from .sa import KEYS, SPI, SUITE
 from .verdict import equal
@@ -22,6 +23,7 @@ try:
     from scapy.layers.ipsec import ESP, SecurityAssociation, _ESPPlain
     from scapy.layers.l2 import Ether
     from scapy.packet import Raw
+    from scapy.utils import checksum
 except ImportError:
     IP = None   # run() skips the test
 
@@ -32,15 +34,16 @@ HEADER, IV, ICV = 8, 8, 16  # bytes of an AES-GCM packet
 
 
 class Peer:
-    """Scapy on host b, and a socket on host a that gets what arrives."""
+    """Scapy on host b, and a socket on host a that gets what arrives. encap: ESP is in UDP."""
     block = 4   # bytes that padding aligns to
 
     def __init__(self, a, b, mode, inner, outer, window=32, words="",
-                 suite=SUITE):
+                 suite=SUITE, encap=False):
         self.a, self.b, self.mode = a, b, mode
         self.inner, self.outer = inner, outer
         self.kind = "inner" if mode == "tunnel" else "outer"
-        a.sas(mode, inner, outer, words, suite, window)
+        self.encap, self.source, self.sport = encap, b.address(outer), nat.PORT
+        a.sas(mode, inner, outer, f"{nat.WORDS} {words}" if encap else words, suite, window)
         self.tx = SecurityAssociation(ESP, spi=SPI["a"], crypt_algo="AES-GCM",
                                       crypt_key=KEY)
         self.seq = 0
@@ -52,6 +55,12 @@ class Peer:
     def close(self):
         self.wire.close()
         self.app.close()
+
+    @property
+    def addresses(self):
+        """Those of the outer header, as bytes"""
+        return b"".join(socket.inet_pton(family_of(x), x)
+                        for x in (self.source, self.a.address(self.outer)))
 
     def ip(self, family, kind, **fields):
         layer = IP if family == 4 else IPv6
@@ -83,14 +92,28 @@ class Peer:
         return bytes(self.tx.crypt_algo.encrypt(self.tx, plain,
                                                 self.tx.crypt_key, ICV))
 
-    def frame(self, esp, headers=()):
-        """The IP packet around ESP. headers: those between IP and ESP."""
+    def payload(self, esp, length=None, summed=None):
+        """What follows IP, as bytes. length: of UDP, unless the right one. summed: the
+        checksum, unless as RFC 3948 wants it"""
+        if not self.encap:
+            return esp
+        n = 8 + len(esp)
+        head = struct.pack(">HHH", self.sport, nat.PORT, n if length is None else length)
+        if summed is None:
+            summed = 0 if self.outer == 4 else checksum(self.addresses + struct.pack(
+                ">II", n, socket.IPPROTO_UDP) + head + esp) or 0xffff
+        return head + struct.pack(">H", summed) + esp
+
+    def frame(self, esp, headers=(), **udp):
+        """The IP packet around ESP. headers: those between IP and ESP. udp: see payload()"""
         packet = self.ip(self.outer, "outer")
+        packet.src = self.source
         if not headers:
-            setattr(packet, "proto" if self.outer == 4 else "nh", 50)
+            setattr(packet, "proto" if self.outer == 4 else "nh",
+                    socket.IPPROTO_UDP if self.encap else socket.IPPROTO_ESP)
         for header in headers:
             packet /= header
-        return packet / Raw(esp)
+        return packet / Raw(self.payload(esp, **udp))
 
     def ethernet(self, packet):
         """The frame that takes an IP packet to a, as bytes."""
@@ -153,13 +176,14 @@ class SuitePeer(Peer):
     """A peer with any suite, which seals by itself and not by Scapy. esn: the upper
     half of ESNs; 0 for no ESN. words: added to the SAs."""
 
-    def __init__(self, a, b, mode, inner, outer, suite, esn=0, window=32, words=""):
+    def __init__(self, a, b, mode, inner, outer, suite, esn=0, window=32, words="",
+                 encap=False):
         self.suite = suite
         self.block = suite.block
         self.high = struct.pack(">I", esn) if esn else b""
         if esn:
             words += f" flag esn replay-seq-hi {esn} replay-oseq-hi {esn}"
-        super().__init__(a, b, mode, inner, outer, window, words, suite.words)
+        super().__init__(a, b, mode, inner, outer, window, words, suite.words, encap)
 
     def seal(self, plain):
         return self.suite.seal(struct.pack(">II", plain.spi, plain.seq),
