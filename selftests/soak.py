@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """Everything at once, for a time: traffic both ways over SAs of all kinds, some of
-them stock, which are rekeyed, deleted and added again; tables of SPIs that change
+them stock, some in UDP, which are rekeyed, deleted and added again; tables of SPIs that change
 their size; namespaces that are deleted under traffic; minesp, esp4, esp6 and their
 offloads, which are unloaded whenever they may be, and tried when they may not.
 
@@ -30,7 +30,7 @@ import threading
 import time
 
 import lib
-from lib import kmod, process, suites, traffic, xflag, xfrm
+from lib import kmod, nat, process, suites, traffic, xflag, xfrm
 
 SECONDS = int(os.environ.get("MINESP_SOAK", 30))
 PAIRS = 2
@@ -47,24 +47,51 @@ EXPECTED = {"XfrmInNoStates", "XfrmInStateInvalid", "XfrmOutNoStates",
             "XfrmOutStateInvalid", "XfrmOutStateProtoError", "OutExpired",
             "OutAhead", "XfrmOutPolBlock"}
 
-SO_ATTACH_FILTER, PACKET_OUTGOING = 26, 4
-# A filter of linux/filter.h: code, jump if true, if false, constant. It takes what
-# leaves and is IP, but not ESP.
-NOT_ESP = b"".join(struct.pack("=HBBI", *line) for line in (
-    (0x30, 0, 0, 0xfffff004), (0x15, 0, 10, PACKET_OUTGOING),
-    (0x28, 0, 0, 12), (0x15, 0, 2, 0x0800),
-    (0x30, 0, 0, 14 + 9), (0x15, 6, 7, 50),                     # IPv4
-    (0x15, 0, 5, 0x86dd), (0x30, 0, 0, 14 + 6), (0x15, 3, 0, 50),
-    (0x15, 0, 3, 44), (0x30, 0, 0, 14 + 40), (0x15, 0, 1, 50),  # a fragment
-    (0x06, 0, 0, 0), (0x06, 0, 0, 0xffff)))
+SO_ATTACH_FILTER, PACKET_OUTGOING, PACKET_TYPE = 26, 4, 0xfffff004
+ETHER, IPV4, IPV6, FRAGMENT = 14, 20, 40, 8     # bytes of headers
+LDB, LDH, JEQ, JSET, RET = 0x30, 0x28, 0x15, 0x45, 0x06     # linux/filter.h
+# A filter that takes what leaves and is IP, but not ESP, in UDP or not. Of a UDP datagram it
+# looks at the first fragment. A line is a label, or has a code, a constant, and the labels to
+# jump to if true, if false; to the next line if there is none.
+NOT_ESP = (
+    (LDB, PACKET_TYPE), (JEQ, PACKET_OUTGOING, "", "ignore"),
+    (LDH, 12), (JEQ, 0x86dd, "IPv6"), (JEQ, 0x0800, "", "ignore"),
+    (LDB, ETHER + 9), (JEQ, socket.IPPROTO_ESP, "ignore"), (JEQ, socket.IPPROTO_UDP, "", "take"),
+    (LDH, ETHER + 6), (JSET, 0x1fff, "ignore"),
+    (LDH, ETHER + IPV4 + 2), (JEQ, nat.PORT, "ignore", "take"),
+    "IPv6",
+    (LDB, ETHER + 6), (JEQ, socket.IPPROTO_ESP, "ignore"),
+    (JEQ, socket.IPPROTO_FRAGMENT, "fragment"), (JEQ, socket.IPPROTO_UDP, "", "take"),
+    (LDH, ETHER + IPV6 + 2), (JEQ, nat.PORT, "ignore", "take"),
+    "fragment",
+    (LDB, ETHER + IPV6), (JEQ, socket.IPPROTO_ESP, "ignore"),
+    (JEQ, socket.IPPROTO_UDP, "", "take"),
+    (LDH, ETHER + IPV6 + 2), (JSET, 0xfff8, "ignore"),
+    (LDH, ETHER + IPV6 + FRAGMENT + 2), (JEQ, nat.PORT, "ignore", "take"),
+    "ignore", (RET, 0), "take", (RET, 0xffff))
+
+
+def assembled(program):
+    """The bytes of a filter"""
+    lines, labels = [], {}
+    for line in program:
+        if isinstance(line, str):
+            labels[line] = len(lines)
+        else:
+            lines.append(line)
+    return b"".join(
+        struct.pack("=HBBI", code, *(labels[to] - n - 1 if to else 0
+                                     for to in (*jumps, "", "")[:2]), constant)
+        for n, (code, constant, *jumps) in enumerate(lines))
 
 
 def not_esp(host):
     """A socket that gets what leaves in the clear."""
     wire = host.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3), 0)
-    code = ctypes.create_string_buffer(NOT_ESP)
+    code = assembled(NOT_ESP)
+    program = ctypes.create_string_buffer(code)
     wire.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack(
-        "@HP", len(NOT_ESP) // 8, ctypes.addressof(code)))
+        "@HP", len(code) // 8, ctypes.addressof(program)))
     wire.bind(("veth0", 0))
     return wire
 
@@ -105,7 +132,7 @@ class Connection:
         implicit = STOCK not in self.kinds and rand.randrange(2)
         suite = rand.choice([*(suites.implicit_iv if implicit else suites.explicit_iv)()])
         self.suite = suite[1].words.split(" extra-flag")[0]
-        self.words = rand.choice(("", "flag esn"))
+        self.words = " ".join(rand.choice(("", words)) for words in ("flag esn", nat.WORDS))
         self.flags = [kind | (kind == MINIMAL and
                               (rand.choice((0, xflag.CLOCK)) |
                                implicit * (xflag.IMPLICIT_IV | xflag.NEW_KEY)))
@@ -227,6 +254,10 @@ class Pair:
         self.connections = [Connection(hosts, n, rand) for n in range(len(KINDS))]
         self.ips = [Ip(h) for h in hosts]
         self.wires = [not_esp(h) for h in hosts]
+        self.ikes = contextlib.ExitStack()
+        for h in hosts:
+            for family in 4, 6:
+                self.ikes.enter_context(nat.ike(h, family))
         self.failed, self.stop, self.rekeys = None, threading.Event(), 0
         for end, h in enumerate(hosts):
             # A fragment of what is lost in a tunnel keeps its SA, and so the
@@ -247,8 +278,8 @@ class Pair:
     def close(self):
         self.stop.set()
         self.thread.join()
-        for x in (*self.ips, *self.wires, *(s for c in self.connections
-                                            for s in c.socks)):
+        for x in (*self.ips, *self.wires, self.ikes,
+                  *(s for c in self.connections for s in c.socks)):
             x.close()
 
     def send(self):
