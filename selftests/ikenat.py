@@ -29,14 +29,14 @@ class Session:
     """An IKE_SA of host a, behind the NAT, with host b. minimal: the names of the hosts
     whose SAs are minimal. mode "virtual": tunnel mode, and a gets addresses from b."""
 
-    def __init__(self, minimal, mode="tunnel", family=4, proposal=AEAD):
+    def __init__(self, minimal, mode="tunnel", family=4, proposal=AEAD, outer=4):
         self.nat, self.ikes = behind()
         self.hosts = self.nat.a, self.nat.b
         self.minimal = {h: h.name in minimal for h in self.hosts}
-        self.mode, self.family, self.proposal = mode, family, proposal
+        self.mode, self.family, self.proposal, self.outer = mode, family, proposal, outer
         for h in self.hosts:
             h.settings(enabled=2 if self.minimal[h] else 0)
-        self.nat.map(*nat.Nat.public)
+        self.nat.map(nat.ROUTER[outer][0], 5001)
         self.stats = {h: h.stats() for h in self.hosts}
         self.counted = {h: h.errors() for h in self.hosts}
 
@@ -45,7 +45,7 @@ class Session:
         at_a, at_b = self.ikes
         a, b = (h.address(self.family, "inner") for h in self.hosts)
         of_a, of_b = {"local_ts": [a], "remote_ts": [b]}, {"local_ts": [b], "remote_ts": [a]}
-        to_b, to_a = {"remote_addrs": [self.nat.b.address(4)]}, {}
+        to_b, to_a = {"remote_addrs": [self.nat.b.address(self.outer)]}, {}
         if self.mode == "transport":
             of_a = of_b = dict.fromkeys(("local_ts", "remote_ts"), [f"dynamic[udp/{PORT}]"])
         elif self.mode == "virtual":
@@ -72,14 +72,16 @@ class Session:
     def paths(self, of_a, seen):
         """Waits until the SAs' packets go between b and these: an address of a's, and what b
         takes for it. Both with a port if they go in UDP"""
+        udp = ":4500" if of_a.endswith(":4500") else ""
+        b = self.nat.b.address(self.outer) + udp
         for i, end in zip(self.ikes, (of_a, seen)):
-            b = self.nat.b.address(4) + (":4500" if ":" in end else "")
             strongswan.wait_for(f"SAs of {i.host.name} between {end} and {b}",
                                 lambda: i.paths() == {(end, b), (b, end)})
 
     def through_nat(self):
         """Waits until they go in UDP, between a and where the NAT has put it."""
-        self.paths(f"{self.nat.a.address(4)}:4500", ":".join(map(str, self.nat.public)))
+        self.paths(f"{self.nat.a.address(self.outer)}:4500",
+                   ":".join(map(str, self.nat.public)))
 
     def another_ike_sa(self, n, **how):
         """The n-th host rekeys the IKE_SA."""
@@ -166,9 +168,9 @@ def keepalives(s):
 def mappings(s):
     """They change in mid-traffic: b hears of it by ESP alone."""
     s.initiate()
-    changes = [("203.0.113.1", 5002)]
-    if s.mode == "tunnel":
-        changes.append(("203.0.113.7", 5003))
+    changes = [*zip(nat.ROUTER[s.outer], (5002, 5003))]
+    if s.mode == "transport":
+        del changes[1]
     with s.traffic() as sender:
         for new in changes:
             sender.goes_on()
@@ -185,11 +187,13 @@ def mappings(s):
 def moves(s):
     """MOBIKE: a leaves the NAT, and comes back."""
     spis = s.initiate()
-    inside, outside = (f"{x}/32 dev veth0" for x in (s.nat.a.address(4), s.nat.outside))
+    there = nat.OUTSIDE[s.outer]
+    inside, outside = (f"{x}/{32 if s.outer == 4 else '128 nodad'} dev veth0"
+                       for x in (s.nat.a.address(s.outer), there))
     with s.traffic() as sender:
         sender.goes_on()
         s.nat.a.ip(f"addr add {outside}\naddr del {inside}")
-        s.paths(s.nat.outside, s.nat.outside)
+        s.paths(there, there)
         sender.goes_on()
         lib.equal(s.negotiated(), spis, "SPIs")
         s.nat.a.ip(f"addr add {inside}\naddr del {outside}")
@@ -254,15 +258,15 @@ def session(test, *args):
 
 CASES = [
     (rekeying, "a"),
-    (rekeying, "b", "tunnel", 6),
+    (rekeying, "b", "tunnel", 6, AEAD, 6),
     (rekeying, "ab", "transport"),
     (keepalives, "a"),
     (keepalives, "b"),
     (keepalives, "ab", "transport"),
     (mappings, "a"),
     (mappings, "b", "transport"),
-    (mappings, "ab", "tunnel", 6, ESN),
-    (moves, "a", "tunnel", 6),
+    (mappings, "ab", "tunnel", 6, ESN, 6),
+    (moves, "a", "tunnel", 6, AEAD, 6),
     (moves, "b"),
     (moves, "ab", "tunnel", 4, ESN),
     (roadwarrior, "a", "virtual", 4, ESN),

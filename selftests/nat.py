@@ -69,23 +69,28 @@ def behind():
         yield n
 
 
-def goes_to(host, end):
-    """Where a host sends to, when a datagram is sent by that end."""
-    with host.wire() as wire:
+def goes_to(n, end):
+    """Where host b sends to, when a datagram is sent by that end."""
+    version, protocol, src, dst, udp = ((b"\x08\0", 23, 26, 30, 34) if n.family == 4 else
+                                        (b"\x86\xdd", 20, 22, 38, 54))
+    family = lib.family_of(n.public[0])
+    me = socket.inet_pton(family, n.b.address(n.family))
+    with n.b.wire() as wire:
         end.send(b"where to?")
         while True:
             frame = wire.recv(1 << 16)
-            if (frame[12:14], frame[23], frame[26:30]) == (
-                    b"\x08\0", socket.IPPROTO_UDP, socket.inet_aton(host.address(4))):
-                return (socket.inet_ntoa(frame[30:34]),
-                        struct.unpack_from(">H", frame, 36)[0])
+            if (frame[12:14], frame[protocol], frame[src:dst]) == (
+                    version, socket.IPPROTO_UDP, me):
+                return (socket.inet_ntop(family, frame[dst:2 * dst - src]),
+                        struct.unpack_from(">H", frame, udp + 2)[0])
 
 
-def through(kinds, mode, inner):
+def through(kinds, mode, inner, outer):
     """The NAT changes its mapping in mid-traffic. kinds: of the SAs of a, and of b."""
     n = behind()
+    router = nat.ROUTER[outer]
     hosts = n.a, n.b
-    n.map("203.0.113.1", 5001)
+    n.map(router[0], 5001)
     n.sas(mode, inner, [FLAGS[kind] for kind in kinds])
     before = {h: h.stats() for h in hosts}
     with contextlib.closing(nat.Mappings(n.b)) as mappings, contextlib.ExitStack() as stack:
@@ -104,17 +109,17 @@ def through(kinds, mode, inner):
 
         both_ways()
         # Another port; in tunnel mode, another address, too
-        changes = [(("203.0.113.1", 5002), n.port_heard)]
+        changes = [((router[0], 5002), n.port_heard)]
         if mode == "tunnel":
-            changes.append((("203.0.113.7", 5003), n.heard))
+            changes.append(((router[1], 5003), n.heard))
         for new, daemon in changes:
             old = n.public
             n.map(*new)
-            lib.equal(goes_to(n.b, at_b), old, "where b sends to at first")
+            lib.equal(goes_to(n, at_b), old, "where b sends to at first")
             mappings.none()
             one_way(at_a, at_b)
             lib.equal(mappings.next(), (lib.SPI["b"], *old, *new), "mapping")
-            lib.equal(goes_to(n.b, at_b), old, "where b sends to when it is told")
+            lib.equal(goes_to(n, at_b), old, "where b sends to when it is told")
             mappings.drain()
             daemon()
             both_ways()
@@ -381,10 +386,10 @@ def cases():
                lambda m=mode: crypto.using(crypto.async_aead, talk, "minimal", *m))
     for i, kinds in enumerate((("minimal", "minimal"), ("minimal", "stock"),
                                ("stock", "minimal"))):
-        for n, (mode, inner) in enumerate((("transport", 4), ("tunnel", 4), ("tunnel", 6))):
+        for n, mode in enumerate(lib.MODES):
             if share.mine(i + n):
-                yield (f"NAT, {kinds[0]} behind it, {kinds[1]} peer, {mode}, IPv{inner}",
-                       lambda k=kinds, m=mode, i=inner: through(k, m, i))
+                yield ("NAT, {} behind it, {} peer, {}, IPv{} in IPv{}".format(*kinds, *mode),
+                       lambda k=kinds, m=mode: through(k, *m))
     for mode in lib.MODES:
         name = "{}, IPv{} in IPv{}".format(*mode)
         yield f"send, {name}", lambda m=mode: send(*m)

@@ -80,57 +80,72 @@ class Mappings:
         self.sock.settimeout(TIMEOUT)
 
 
+# The router's addresses; and one that is not an address of a's until somebody makes it one
+ROUTER = {4: ("203.0.113.1", "203.0.113.7"), 6: ("2001:db8:3::1", "2001:db8:3::7")}
+OUTSIDE = {4: "203.0.113.9", 6: "2001:db8:3::9"}
+
+
 class Nat:
-    """Host a, behind a router that translates its address, and host b. The outer packets
-    are IPv4. What a sends from the address outside is not translated."""
-    public = "203.0.113.1", 5001     # what b sees of a
-    outside = "203.0.113.9"          # not an address of a's, until somebody makes it one
+    """Host a, behind a router that translates its address, and host b. What a sends from the
+    address outside is not translated."""
 
     def __init__(self, a, b, r):
         self.a, self.b, self.r = a, b, r
         r.sysctl("net.ipv4.ip_forward", 1)
+        r.sysctl("net.ipv6.conf.all.forwarding", 1)
         for h in a, b:
-            link = f"to-{h.name}"
-            r.ip(f"link add {link} type veth peer name veth0 netns {h.ns}")
+            link, mac = f"to-{h.name}", f"02:00:00:00:01:0{h.name}"
             r.ip(f"""
+                link add {link} address {mac} type veth peer name veth0 address {h.mac} netns {h.ns}
                 link set {link} up
-                addr add 203.0.113.1/32 dev {link}
-                route add {h.address(4)} dev {link}
             """)
-            peers = {family: ADDRESSES["inner", family][h.peer] for family in (4, 6)}
-            h.ip(f"""
-                link set lo up
-                link set veth0 up
-                addr add {h.address(4)}/32 dev veth0
-                route add 203.0.113.1 dev veth0
-                route add default via 203.0.113.1 dev veth0
-                addr add {h.address(4, "inner")}/32 dev lo
-                addr add {h.address(6, "inner")}/128 dev lo nodad
-                route add {peers[4]} via 203.0.113.1 dev veth0 src {h.address(4, "inner")}
-                route add {peers[6]} dev veth0 src {h.address(6, "inner")}
+            h.ip("link set lo up\nlink set veth0 up")
+            for family, bits in (4, "32"), (6, "128 nodad"):
+                # ESP in transport mode would protect IPv6's search for neighbours, too.
+                router, _ = ROUTER[family]
+                me, inner = h.address(family), h.address(family, "inner")
+                r.ip(f"""
+                    addr add {router}/{bits} dev {link}
+                    route add {me} dev {link}
+                    neigh add {me} lladdr {h.mac} dev {link}
+                """)
+                h.ip(f"""
+                    addr add {me}/{bits} dev veth0
+                    addr add {inner}/{bits} dev lo
+                    route add {router} dev veth0
+                    neigh add {router} lladdr {mac} dev veth0
+                    route add default via {router} dev veth0
+                    route add {ADDRESSES["inner", family][h.peer]} via {router} dev veth0 src {inner}
+                """)
+        # IPv6 might take any address of the link's to masquerade.
+        r.ip("link set lo up")
+        for family, bits in (4, "32"), (6, "128"):
+            r.ip(f"""
+                addr add {ROUTER[family][1]}/{bits} dev lo
+                route add {OUTSIDE[family]} dev to-a
             """)
-        r.ip(f"""
-            addr add 203.0.113.7/32 dev to-b
-            route add {self.outside} dev to-a
-        """)
-        self.map(*self.public)
 
     def map(self, address, port):
-        """The NAT forgets what it knew, and takes this for a's port 4500."""
+        """The NAT forgets what it knew, and takes this for a's port 4500. The outer packets
+        are of this address's version of IP."""
         self.public = address, port
-        how = "masquerade to " if address == "203.0.113.1" else f"snat to {address}"
+        self.family = 6 if ":" in address else 4
+        me, ip, family = ((self.a.address(4), "ip", "ipv4") if self.family == 4 else
+                          (self.a.address(6), "ip6", "ipv6"))
+        how = ("masquerade to " if address == ROUTER[self.family][0] else
+               f"snat to {address if self.family == 4 else f'[{address}]'}")
         sh(f"ip netns exec {self.r.ns} nft -f -", stdin=f"""
-            table ip nat
-            delete table ip nat
-            table ip nat {{
+            table {ip} nat
+            delete table {ip} nat
+            table {ip} nat {{
                 chain post {{
                     type nat hook postrouting priority srcnat
-                    ip saddr {self.a.address(4)} udp sport {PORT} {how}:{port}
-                    ip saddr {self.a.address(4)} masquerade
+                    {ip} saddr {me} udp sport {PORT} {how}:{port}
+                    {ip} saddr {me} masquerade
                 }}
                 chain forward {{
                     type filter hook forward priority 0
-                    ip daddr {self.a.address(4)} ct state new drop
+                    {ip} daddr {me} ct state new drop
                 }}
                 chain input {{
                     type filter hook input priority 0
@@ -138,24 +153,24 @@ class Nat:
                 }}
             }}
         """)
-        self.r.sh("conntrack -F")
+        self.r.sh(f"conntrack -F -f {family}")
 
     def sas(self, mode, inner, flags=("", ""), suite=SUITE):
         """New SAs and policies on both. flags: further words for a, and for b."""
         self.mode, self.inner, self.flags, self.suite = mode, inner, flags, suite
         self.b.ip("xfrm state flush")
-        self.a.sas(mode, inner, 4, f"{WORDS} {flags[0]}", suite)
+        self.a.sas(mode, inner, self.family, f"{WORDS} {flags[0]}", suite)
         self.heard()
 
     def _selectors(self):
         """What IPsec protects, of b and of a."""
         if self.mode == "tunnel":
             return self.b.address(self.inner, "inner"), self.a.address(self.inner, "inner")
-        return self.b.address(4), self.public[0]
+        return self.b.address(self.family), self.public[0]
 
     def _sas(self, verb, oseq=0):
         """Both SAs of b"""
-        (peer, port), me = self.public, self.b.address(4)
+        (peer, port), me = self.public, self.b.address(self.family)
         s_me, s_peer = self._selectors()
         sa = (f"reqid 1 mode {self.mode} replay-window 1024 {self.suite} {self.flags[1]} "
               f"replay-oseq")
@@ -169,7 +184,7 @@ class Nat:
         last SN that was sent."""
         said = sh(f"ip -n {self.b.ns} xfrm state list spi {SPI['a']:#x}")
         oseq = re.search(r"oseq (0x\w+)", said)
-        me, peer = self.b.address(4), self.public[0]
+        me, peer = self.b.address(self.family), self.public[0]
         s_me, s_peer = self._selectors()
         esp = f"proto esp reqid 1 mode {self.mode}"
         self.b.ip(f"""
@@ -197,5 +212,5 @@ def behind():
     """A Nat, and the sockets that the two hosts need."""
     with namespaces("abr") as hosts:
         nat = Nat(*hosts)
-        with ike(nat.a), ike(nat.b):
+        with ike(nat.a), ike(nat.b), ike(nat.a, 6), ike(nat.b, 6):
             yield nat
