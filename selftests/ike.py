@@ -4,7 +4,7 @@
 suites, with a stock peer and a minimal one, and rekeys again and again under
 traffic that loses no packet."""
 import lib
-from lib import share, strongswan, traffic
+from lib import ike, share, strongswan, traffic
 
 PORT = 6000
 
@@ -15,7 +15,7 @@ def daemons(peer):
     with lib.hosts() as (a, b):
         if peer == "stock":
             b.settings(enabled=0)
-        with strongswan.running(a, b) as ikes:
+        with ike.running((strongswan.Ike, a), (strongswan.Ike, b)) as ikes:
             yield ikes
 
 
@@ -48,15 +48,15 @@ def suite(ikes, peer, rekeys, mode, inner, outer, proposal, encap=False):
     before = {h: h.stats() for h in (a, b)}
     configure(ikes, mode, inner, outer, [proposal], encap)
     ikes[0].initiate()
-    strongswan.negotiated(ikes, minimal(ikes, peer), algorithms)
+    ike.negotiated(ikes, minimal(ikes, peer), algorithms)
     for path in ikes[0].paths():
         lib.equal([end.endswith(":4500") for end in path], [encap] * 2, f"UDP: {path}")
     with traffic.Numbered(traffic.pair(a, b, inner, kind, PORT)) as sender:
         for n in range(rekeys):
-            strongswan.rekey(ikes, n % 2, sender)
+            ike.rekey(ikes, n % 2, sender)
         lib.equal(sender.lost(), [], f"lost of {sender.sent}")
         traffic.went_as_esp(a, b, peer, sender.sent, before)
-    strongswan.negotiated(ikes, minimal(ikes, peer), algorithms)
+    ike.negotiated(ikes, minimal(ikes, peer), algorithms)
     for h in (a, b):
         lib.equal(h.errors(), {}, "errors")
     ikes[0].terminate()
@@ -79,7 +79,7 @@ def unsuitable(ikes, peer):
 def session(peer, *args, test=suite, **more):
     ikes = daemons(peer)
     try:
-        with strongswan.explained(ikes):
+        with ike.explained(ikes):
             test(ikes, peer, *args, **more)
     except Exception:
         daemons.cache_clear()   # new ones for the next suite

@@ -7,7 +7,7 @@ import socket
 import struct
 
 import lib
-from lib import nat, share, strongswan, traffic
+from lib import ike, nat, share, strongswan, traffic
 
 PORT = 6000
 AEAD, ESN = "aes128gcm16", "aes256gcm16-esn"
@@ -21,7 +21,8 @@ def behind():
     with lib.namespaces("abr") as hosts:
         n = nat.Nat(*hosts)
         # A keepalive is due after one second without traffic.
-        with strongswan.running(n.a, n.b, keep_alive=1, make_before_break="yes") as ikes:
+        settings = {"keep_alive": 1, "make_before_break": "yes"}
+        with ike.running(*((strongswan.Ike, h, settings) for h in (n.a, n.b))) as ikes:
             yield n, ikes
 
 
@@ -66,22 +67,11 @@ class Session:
 
     def negotiated(self):
         """The SPIs of the two SAs that both hosts have"""
-        return strongswan.negotiated(self.ikes, [h for h in self.hosts if self.minimal[h]],
-                                     strongswan.SUITES[self.proposal])
-
-    def paths(self, of_a, seen):
-        """Waits until the SAs' packets go between b and these: an address of a's, and what b
-        takes for it. Both with a port if they go in UDP"""
-        udp = ":4500" if of_a.endswith(":4500") else ""
-        b = self.nat.b.address(self.outer) + udp
-        for i, end in zip(self.ikes, (of_a, seen)):
-            strongswan.wait_for(f"SAs of {i.host.name} between {end} and {b}",
-                                lambda: i.paths() == {(end, b), (b, end)})
+        return ike.negotiated(self.ikes, [h for h in self.hosts if self.minimal[h]],
+                              strongswan.SUITES[self.proposal])
 
     def through_nat(self):
-        """Waits until they go in UDP, between a and where the NAT has put it."""
-        self.paths(f"{self.nat.a.address(self.outer)}:4500",
-                   ":".join(map(str, self.nat.public)))
+        ike.through(self.nat, self.ikes)
 
     def another_ike_sa(self, n, **how):
         """The n-th host rekeys the IKE_SA."""
@@ -90,7 +80,7 @@ class Session:
 
         old = all_of_them()[0]
         self.ikes[n].rekey("ike", **how)
-        strongswan.wait_for("a new IKE_SA in place of the old one", lambda: all(
+        ike.wait_for("a new IKE_SA in place of the old one", lambda: all(
             len(new) == 1 and not new & old for new in all_of_them()))
 
     def traffic(self):
@@ -104,14 +94,13 @@ class Session:
 
     def errors(self):
         """What this session has counted as errors, on each host"""
-        return [{name: n - self.counted[h].get(name, 0) for name, n in h.errors().items()
-                 if n != self.counted[h].get(name)} for h in self.hosts]
+        return [h.errors(self.counted[h]) for h in self.hosts]
 
     def end(self, sent):
         """So many packets went each way as ESP, by minesp where SAs are minimal."""
         traffic.carried(self.minimal, sent, self.stats)
         self.ikes[0].terminate()
-        strongswan.wait_for("no SAs", lambda: not any(i.sas() for i in self.ikes))
+        ike.wait_for("no SAs", lambda: not any(i.sas() for i in self.ikes))
 
     def no_loss(self, sender):
         lib.equal(sender.lost(), [], f"lost of {sender.sent}")
@@ -132,7 +121,7 @@ def rekeying(s):
     s.initiate()
     with s.traffic() as sender:
         for n in 0, 1:
-            strongswan.rekey(s.ikes, n, sender)
+            ike.rekey(s.ikes, n, sender)
         for n in 0, 1:
             s.another_ike_sa(n)
             sender.goes_on()
@@ -178,7 +167,7 @@ def mappings(s):
             s.through_nat()
             sender.goes_on()
         # The IKE_SA has moved, too.
-        strongswan.rekey(s.ikes, 1, sender)
+        ike.rekey(s.ikes, 1, sender)
         s.through_nat()
         s.negotiated()
         s.some_loss(sender)
@@ -193,7 +182,7 @@ def moves(s):
     with s.traffic() as sender:
         sender.goes_on()
         s.nat.a.ip(f"addr add {outside}\naddr del {inside}")
-        s.paths(there, there)
+        ike.between(s.ikes, s.nat.b.address(s.outer), there, there)
         sender.goes_on()
         lib.equal(s.negotiated(), spis, "SPIs")
         s.nat.a.ip(f"addr add {inside}\naddr del {outside}")
@@ -212,7 +201,7 @@ def roadwarrior(s):
     lib.equal(addresses(), [*VIRTUAL.values()], "virtual IPs")
     with s.traffic() as sender:
         for n in 0, 1:
-            strongswan.rekey(s.ikes, n, sender)
+            ike.rekey(s.ikes, n, sender)
         s.no_loss(sender)
     lib.equal(addresses(), [], "virtual IPs afterwards")
 
@@ -226,7 +215,7 @@ def childless(s):
         lib.equal(i.sas(), {}, "SAs")
     s.ikes[0].initiate()
     with s.traffic() as sender:
-        strongswan.rekey(s.ikes, 1, sender)
+        ike.rekey(s.ikes, 1, sender)
         s.through_nat()
         s.negotiated()
         s.no_loss(sender)
@@ -249,7 +238,7 @@ def reauthentication(s):
 
 def session(test, *args):
     try:
-        with strongswan.explained(behind()[1]):
+        with ike.explained(behind()[1]):
             test(Session(*args))
     except Exception:
         behind.cache_clear()    # new daemons for the next case

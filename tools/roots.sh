@@ -91,6 +91,21 @@ install_in()
 		die "cannot install in build/roots/$1: see above; then try again"
 )
 
+# libreswan's programs in root $1. Its package conflicts with that of strongSwan, so apt
+# installs what it depends on, and the programs come from the unpacked package.
+install_libreswan()
+{
+	[ -e "build/roots/$1/usr/libexec/ipsec" ] && return
+	install_in "$1" $(in_root "$1" "apt-get -s install libreswan" |
+		sed -n '/^Inst libreswan /d; s/^Inst \([^ ]*\).*/\1/p') || exit
+	step "unpacking libreswan in build/roots/$1"
+	in_root "$1" "cd /root && apt-get -q update && rm -rf libreswan* &&
+		apt-get -q -o APT::Sandbox::User=root download libreswan &&
+		dpkg -x libreswan_*.deb libreswan && mv libreswan/usr/libexec/ipsec /usr/libexec/ &&
+		rm -rf libreswan*" ||
+		die "cannot unpack libreswan in build/roots/$1: see above; then try again"
+}
+
 # Makes the root for the kernels of Debian suite $1, with that kernel
 install_kernel()
 {
@@ -100,6 +115,7 @@ install_kernel()
 	make_root "$root" || exit
 	# initramfs-tools, because apt would install dracut with the kernel otherwise
 	install_in "$root" $TEST_PROGRAMS $BUILD_PROGRAMS initramfs-tools || exit
+	install_libreswan "$root"
 	release=$(cat "build/roots/$1.release" 2> /dev/null) &&
 		[ -z "$(not_installed "build/roots/$root" "linux-image-$release" \
 			"linux-headers-$release")" ] && return

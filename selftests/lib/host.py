@@ -105,10 +105,12 @@ class Host:
         """The counters of xfrm and minesp."""
         return self._counters("xfrm_stat") | self.stats()
 
-    def errors(self):
-        """All error counters of xfrm and minesp that are not 0."""
-        return {k: v for k, v in self.counters().items()
-                if v and k not in NO_ERRORS}
+    def errors(self, before={}):
+        """The error counters of xfrm and minesp that have moved since they were as before,
+        or since the host is there."""
+        moved = {k: v - before.get(k, 0) for k, v in self.counters().items()
+                 if k not in NO_ERRORS}
+        return {k: v for k, v in moved.items() if v}
 
     def listed(self):
         """Its minimal SAs, /proc/net/minesp as {SPI: {heading: field}}."""
