@@ -66,18 +66,19 @@ class Mappings:
                     for x in (old, new))
         return spi, old, old_port, new, new_port
 
-    def none(self):
-        """None is waiting."""
-        self.sock.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            raise AssertionError(f"a new mapping: {self.next()}")
-
-    def drain(self):
+    def waiting(self):
+        """Those that have come until now"""
         self.sock.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while True:
-                self.next()
+                yield self.next()
         self.sock.settimeout(TIMEOUT)
+
+    def none(self):
+        equal([*self.waiting()], [], "new mappings")
+
+    def drain(self):
+        list(self.waiting())
 
 
 # The router's addresses; and one that is not an address of a's until somebody makes it one
