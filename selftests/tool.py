@@ -5,6 +5,7 @@ remains when it is interrupted. MINESP_SEED repeats what is random. MINESP_PROGR
 its place, such as one with sanitizers, or "valgrind -q --error-exitcode=99 minesp"."""
 import contextlib
 import ctypes
+import itertools
 import json
 import os
 import pathlib
@@ -260,7 +261,7 @@ def new_links():
             (f"{ends} --tunnel '10.0.0.1/8 - 10.0.0.0/8'", "not two networks"),
             (f"{ends} --tunnel '10.0.0.0/8 - 2001:db8::/32'", "not two networks"),
             (f"{ends} --tunnel '10.0.0.0/33 - 10.0.0.0/8'", "not two networks"),
-            (f"{ends} --counter --rate 1", "has no --rate"),
+            (f"{ends} --counter --rate 1", "leave out --rate"),
             (f"{ends} --counter --fresh 1", "Fresh: only with"),
             (f"{ends} --counter --implicit-iv", "ImplicitIV: only with SN = clock"),
             (f"{ends} --implicit-iv --suite aes128gmac", "ImplicitIV: only with"),
@@ -318,9 +319,9 @@ def hostile_files():
                 (change("Local", "Local ="), line_of("Local"), "not an address"),
                 (change("Local", "Local"), line_of("Local"), "neither [SECTION]"),
                 (change("Local", "Local = %n%n%n%n%s"), line_of("Local"), "%n%n"),
-                (change("Local", "Local = \x1b[2J"), line_of("Local"), "no text (0x1b)"),
-                (change("Local", "Local = \0"), line_of("Local"), "no text (0x00)"),
-                (change("Local", "Local = \u00e9"), line_of("Local"), "no text (0xc3)"),
+                (change("Local", "Local = \x1b[2J"), line_of("Local"), "not text (0x1b)"),
+                (change("Local", "Local = \0"), line_of("Local"), "not text (0x00)"),
+                (change("Local", "Local = \u00e9"), line_of("Local"), "not text (0xc3)"),
                 (change("Local", "Local = " + "1" * 50000), line_of("Local"), "not an address"),
                 (change("Peer", "Local = 192.0.2.1"), line_of("Peer"), "in line"),
                 (change("[Link]", ""), line_of("Local"), "before the first section"),
@@ -352,9 +353,9 @@ def hostile_files():
                 (change("Tunnel", "Tunnel = 10.0.0.0/8 - 11.0.0.0/8\n" * 33),
                  line_of("Tunnel") + 32, "more than 32"),
                 ("[Link]\n" * 2, 2, "a second [Link]"),
-                ("", None, "no [Link] or no [Keys]"),
-                ("[Link]", None, "no [Link] or no [Keys]"),
-                ("\n" * 60000, None, "no [Link]"),
+                ("", None, "[Link] or [Keys] is missing"),
+                ("[Link]", None, "[Link] or [Keys] is missing"),
+                ("\n" * 60000, None, "[Link] or [Keys] is missing"),
                 ("[" * 60000, 1, "neither"),
                 ("=" * 60000, 1, "before the first"),
                 ("x" * (1 << 20), None, "longer than"),
@@ -502,7 +503,7 @@ def waits():
         with a.inside(), subprocess.Popen(["minesp", "up", "a"], stderr=subprocess.PIPE,
                                           text=True) as p:
             for line in p.stderr:
-                if "waits" in line:
+                if "waiting" in line:
                     break
             blocked(a, b)
             ntp(a, b)
@@ -520,7 +521,7 @@ def waits():
             with a.inside(), subprocess.Popen(["minesp", "up", "a"], text=True,
                                               stderr=subprocess.PIPE) as p:
                 for line in p.stderr:
-                    if "waits" in line:
+                    if "waiting" in line:
                         break
                 p.send_signal(signum)
                 assert "nothing passes in the clear" in p.stderr.read()
@@ -555,32 +556,50 @@ def fake_ip(what):
 
 
 def interrupted():
-    """Killed, or failed, at each call of ip: fails closed, and in the end succeeds."""
+    """Killed, or failed, at each call of ip: fails closed, and in the end succeeds. down
+    puts back the settings that a killed up has changed, and so does the next up."""
     with hosts() as (a, b):
         new(a, b)
+        a.settings(sn_tick_us=20000)
+
+        def up_fails(n, what):
+            """Runs up; n: the call of ip at which something happens. False: up is done."""
+            with fake_ip(f"[ $n = {n} ] && {{ {what}; }}") as (env, name):
+                with a.inside():
+                    done = subprocess.run([*PROGRAM, "up", "a"], env=env, text=True,
+                                          stderr=subprocess.PIPE)
+                if int(pathlib.Path(name, "n").read_text()) < n:
+                    lib.equal(done.returncode, 0, "the last one")
+                    return False
+            assert done.returncode, (n, what)
+            # The first call lists policies, the second adds some, the third looks.
+            lib.equal(lib.sh(f"ip -n {a.ns} xfrm policy").count("tmpl"),
+                      0 if n <= 2 else 2, f"policies after {n}")
+            if n > 2 and len(a.listed()) < 2:
+                blocked(a, b)
+            if what == "exit 1":
+                assert ("nothing protects" if n <= 3 else
+                        "nothing passes in the clear") in done.stderr, (n, done.stderr)
+            return True
+
         for what in "kill -9 $PPID; exit 1", "exit 1":
-            for n in range(1, 20):
-                with fake_ip(f"[ $n = {n} ] && {{ {what}; }}") as (env, name):
-                    with a.inside():
-                        done = subprocess.run([*PROGRAM, "up", "a"], env=env, text=True,
-                                              stderr=subprocess.PIPE)
-                    if int(pathlib.Path(name, "n").read_text()) < n:
-                        break
-                assert done.returncode, (n, what)
-                # The first call lists policies, the second adds some, the third looks.
-                lib.equal(lib.sh(f"ip -n {a.ns} xfrm policy").count("tmpl"),
-                          0 if n <= 2 else 2, f"policies after {n}")
-                if n > 2 and len(a.listed()) < 2:
-                    blocked(a, b)
-                if what == "exit 1":
-                    assert ("nothing protects" if n <= 3 else
-                            "nothing passes in the clear") in done.stderr, (n, done.stderr)
+            changed = []
+            for n in itertools.count(1):
+                if not up_fails(n, what):
+                    break
+                if a.sysctl("net.minesp.sn_tick_us") != "20000":
+                    changed.append(n)
+                    # Now down, and then the next up has to put them back.
+                    minesp("down a", a)
+                    lib.equal(a.sysctl("net.minesp.sn_tick_us"), "20000", "down")
+                    assert up_fails(n, what)
             assert n > 5, n
-            lib.equal(done.returncode, 0, "the last one")
+            lib.equal(bool(changed), what != "exit 1", "some kill changes settings")
+            lib.equal(a.sysctl("net.minesp.sn_tick_us"), "20000", "up")
             minesp("check a", a)
-            # SIGKILL leaves what was set.
-            a.settings(sn_epoch=0, sn_tick_us=10000, sn_ahead=1000)
-            down(a)
+            minesp("down a", a)
+        a.settings(sn_tick_us=10000)
+        down(a)
 
 
 def keys_stay_secret():
@@ -644,7 +663,7 @@ def rekeyed():
             step(b, "rekey b --from -", half)
             minesp("rekey b --from -", b, stdin=half)
             step(a, "rekey a --retire")
-            refused("rekey b", "has old keys still", b)
+            refused("rekey b", "still has old keys", b)
             step(b, "rekey b --retire")
             for h in (a, b):
                 lib.equal(len(h.listed()), 2, "SAs")
@@ -655,10 +674,10 @@ def rekeyed():
     with hosts() as (a, b):
         new(a, b)
         put("half", minesp("rekey a").out)
-        refused("rekey b --from -", "no [Link]", b, stdin="")
+        refused("rekey b --from -", "[Link] or [Keys] is missing", b, stdin="")
         refused("rekey a --from /etc/minesp/half.conf", "is not of this link")
         half = (DIR / "half.conf").read_text()
-        refused("rekey b --from -", "follows upon other keys", stdin=half.replace(
+        refused("rekey b --from -", "are not those of", stdin=half.replace(
             "[Old]", "[Next]"))
         minesp("rekey b --from /etc/minesp/half.conf")
         refused("rekey b --retire", "has sent nothing")
@@ -680,7 +699,7 @@ def problems():
         lib.equal(json.loads(minesp("show --json a", a).out)["links"][0]["problems"],
                   said.count("PROBLEM"), "problems")
         minesp("up a --closed", a)
-        finds("the SA that sends is not there")
+        finds("the SA that sends is missing")
         up(a, b)
         reaches(a, b)
         said = json.loads(minesp("show --json", a).out)
@@ -711,7 +730,7 @@ def problems():
         finds("policies are missing")
         minesp("up a", a)
         a.ip("xfrm state flush")
-        finds("the SA that receives is not there")
+        finds("the SA that receives is missing")
         # An SA that the kernel's own ESP has taken is refused, and not replaced.
         spi = re.search("OutSPI = (.*)", (DIR / "a.conf").read_text())[1]
         a.ip(f"xfrm state add src {a.address(4)} dst {b.address(4)} proto esp spi {spi} "
@@ -731,7 +750,7 @@ def problems():
         text = (DIR / "a.conf").read_text()
         epoch = int(re.search("Epoch = (.*)", text)[1])
         for other, message in ((epoch + 1000000, "before the keys' epoch"),
-                               (epoch - 43000000, "have ended on"),
+                               (epoch - 43000000, "ended on"),
                                (epoch - 42000000, "end on")):
             put("a", text.replace(f"Epoch = {epoch}", f"Epoch = {other}"))
             finds(message)

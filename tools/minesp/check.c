@@ -3,7 +3,6 @@
  * minesp check: what is wrong with a link, in words.
  */
 #include <stdarg.h>
-#include <stdlib.h>
 #include <time.h>
 #include "minesp.h"
 
@@ -24,12 +23,13 @@ void tell(FILE *to, unsigned int *n, const char *fmt, ...)
 	fputc('\n', to);
 }
 
-/* Tells what is wrong with a link, unless to is NULL. Returns how much there is. */
+/* Tells the problems of a link, unless to is NULL. Returns how many there are. */
 unsigned int problems(const struct conf *conf, const struct state *s, FILE *to)
 {
 	const struct keys *keys = &conf->keys[KEYS];
 	uint64_t now = time(NULL), end = keys_end(keys);
 	bool ends = conf->clock && !conf->esn;
+	const char *verb;
 	const struct sa *sa;
 	unsigned int n = 0;
 	int g, dir;
@@ -42,26 +42,27 @@ unsigned int problems(const struct conf *conf, const struct state *s, FILE *to)
 	if (conf->clock && conf->wait && !time_known())
 		tell(to, &n, "nothing has set the clock yet (NTP, PTP), and SNs come from it");
 	if (conf->clock && now < keys->epoch)
-		tell(to, &n, "the clock is before the keys' epoch: one of them is wrong");
+		tell(to, &n, "the clock is before the keys' epoch: correct the one that is wrong");
 	else if (ends && now >= end)
-		tell(to, &n, "the SNs of these keys have ended on %s: minesp new makes others",
+		tell(to, &n, "the SNs of these keys ended on %s: make a new link with minesp new",
 		     date(end));
 	else if (ends && (end - now < MONTH || end - now < (end - keys->epoch) / 10))
 		tell(to, &n, "the SNs of these keys end on %s: minesp rekey %s", date(end),
 		     conf->name);
 	for_each_sa(conf, g, dir) {
 		sa = state_find(s, conf, g, dir);
+		verb = dir == OUT ? "sends" : "receives";
 		if (!sa)
-			tell(to, &n, "the SA that %s is not there, or not minimal: minesp up %s",
-			     dir == OUT ? "sends" : "receives", conf->name);
+			tell(to, &n, "the SA that %s is missing, or not minimal: minesp up %s",
+			     verb, conf->name);
 		else if (dir == OUT && sa->clock != conf->clock)
-			tell(to, &n, "SNs come from a %s, not as the file says: minesp down %s, then up",
+			tell(to, &n, "SNs come from a %s, unlike the file says: minesp down %s, then up",
 			     sa->clock ? "clock" : "counter", conf->name);
 		else if (sa->tick &&
 			 (sa->tick != conf->keys[g].tick || sa->epoch != conf->keys[g].epoch ||
 			  sa->ahead != conf->keys[g].ahead))
 			tell(to, &n, "the SA that %s has another Tick, Epoch or Ahead than the file: minesp down %s, then up",
-			     dir == OUT ? "sends" : "receives", conf->name);
+			     verb, conf->name);
 	}
 	return n;
 }
@@ -69,18 +70,14 @@ unsigned int problems(const struct conf *conf, const struct state *s, FILE *to)
 int cmd_check(int argc, char **argv)
 {
 	static struct state s;
-	struct conf *conf;
-	int n;
+	struct conf conf;
 
-	if (argc != 2)
-		usage();
-	conf = conf_load(argv[1]);
+	conf_load(&conf, only_word(argc, argv, NULL, true));
 	state_sas(&s);
 	state_policies(&s);
-	n = problems(conf, &s, stdout);
-	if (!n)
-		printf("%s is up%s\n", conf->name, conf->clock && stands_by() ?
-		       ", and stands by: net.minesp.sn_active is 0" : "");
-	free(conf);
-	return n != 0;
+	if (problems(&conf, &s, stdout))
+		return 1;
+	printf("%s is up%s\n", conf.name, conf.clock && stands_by() ?
+	       ", and stands by: net.minesp.sn_active is 0" : "");
+	return 0;
 }

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The configuration of a link, CONF_DIR/NAME.conf: minesp.conf(5). One table says
- * what may be in it; reading and writing both go by that.
+ * The configuration of a link, CONF_DIR/NAME.conf: see minesp.conf(5). One table
+ * describes the format; reading and writing both use it.
  */
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <string.h>
 #include <strings.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -24,21 +23,22 @@ static const struct field {
 	size_t offset;			/* in struct keys, else in struct conf */
 	enum { OPTIONAL, WITH_CLOCK, REQUIRED } need;
 	unsigned int min, max;		/* NUMBER, SPI */
-	const char *words[2];		/* WORD: what 0 and 1 are called */
+	const char *words[2];		/* WORD: the names of 0 and 1 */
 } fields[] = {
 #define LINK(kind, member)	false, kind, offsetof(struct conf, member)
 #define IN_KEYS(kind, member)	true, kind, offsetof(struct keys, member)
-	{ "Local", LINK(ADDRESS, ends.local), REQUIRED },
-	{ "Peer", LINK(ADDRESS, ends.peer), REQUIRED },
+#define NO_OR_YES		OPTIONAL, .words = { "no", "yes" }
+	{ "Local", LINK(ADDRESS, ends.src[OUT]), REQUIRED },
+	{ "Peer", LINK(ADDRESS, ends.src[IN]), REQUIRED },
 	{ "Tunnel", LINK(TUNNEL, tunnels) },
 	{ "Suite", LINK(SUITE, suite), REQUIRED },
 	{ "SN", LINK(WORD, clock), REQUIRED, .words = { "counter", "clock" } },
-	{ "ESN", LINK(WORD, esn), .words = { "no", "yes" } },
+	{ "ESN", LINK(WORD, esn), NO_OR_YES },
 	{ "Window", LINK(NUMBER, window), OPTIONAL, 1, 4096 },
 	{ "Fresh", LINK(NUMBER, fresh), OPTIONAL, 0, 40000 },
-	{ "ImplicitIV", LINK(WORD, implicit), .words = { "no", "yes" } },
-	{ "ClearNTP", LINK(WORD, clear_ntp), .words = { "no", "yes" } },
-	{ "Wait", LINK(WORD, wait), .words = { "no", "yes" } },
+	{ "ImplicitIV", LINK(WORD, implicit), NO_OR_YES },
+	{ "ClearNTP", LINK(WORD, clear_ntp), NO_OR_YES },
+	{ "Wait", LINK(WORD, wait), NO_OR_YES },
 	{ "OutSPI", IN_KEYS(SPI, half[OUT].spi), REQUIRED, SPI_MIN, UINT32_MAX },
 	{ "OutKey", IN_KEYS(KEY, half[OUT]), REQUIRED },
 	{ "InSPI", IN_KEYS(SPI, half[IN].spi), REQUIRED, SPI_MIN, UINT32_MAX },
@@ -51,18 +51,17 @@ static const struct field {
 /* Section 0 is [Link], the others are generations of keys. */
 static const char *const sections[] = { "Link", "Keys", "Next", "Old" };
 
-/* In which line a file has what; 0: not at all */
+/* The lines of a file in which sections and fields are; 0: in none */
 struct lines {
 	int section[ARRAY_SIZE(sections)];
 	int field[ARRAY_SIZE(sections)][ARRAY_SIZE(fields)];
 };
 
+static int lock = -1;
+
 static void at(const char *path, int line)
 {
-	if (line)
-		snprintf(die_where, sizeof(die_where), "%s:%d: ", path, line);
-	else
-		snprintf(die_where, sizeof(die_where), "%s: ", path);
+	snprintf(die_where, sizeof(die_where), line ? "%s:%d: " : "%s: ", path, line);
 }
 
 static void *section_of(struct conf *conf, size_t section)
@@ -83,7 +82,7 @@ static char *trim(char *text)
 /* An address or a network, in the form that ip prints. Changes text. */
 static bool parse_net(char *text, char *to, bool network)
 {
-	int family = strchr(text, ':') ? AF_INET6 : AF_INET;
+	int family = is_ipv6(text) ? AF_INET6 : AF_INET;
 	unsigned int bits = family == AF_INET6 ? 128 : 32, i;
 	char *slash = network ? strchr(text, '/') : NULL;
 	unsigned char bytes[16];
@@ -112,23 +111,21 @@ static bool parse_tunnel(char *text, struct pair *t)
 	if (!peer)
 		return false;
 	*peer++ = 0;
-	return parse_net(trim(text), t->local, true) && parse_net(trim(peer), t->peer, true) &&
-	       !strchr(t->local, ':') == !strchr(t->peer, ':');
+	return parse_net(trim(text), t->src[OUT], true) &&
+	       parse_net(trim(peer), t->src[IN], true) &&
+	       is_ipv6(t->src[OUT]) == is_ipv6(t->src[IN]);
 }
 
 static bool parse_key(const char *text, struct half *half)
 {
 	size_t len = strlen(text), i;
-	char byte[3] = "";
 
 	if (len < 4 || len % 2 || len > 2 + 2 * KEY_MAX || strncmp(text, "0x", 2) ||
 	    strspn(text + 2, "0123456789abcdefABCDEF") != len - 2)
 		return false;
 	half->len = len / 2 - 1;
-	for (i = 0; i < half->len; i++) {
-		memcpy(byte, text + 2 + 2 * i, 2);
-		half->key[i] = strtoul(byte, NULL, 16);
-	}
+	for (i = 0; i < half->len; i++)
+		sscanf(text + 2 + 2 * i, "%2hhx", &half->key[i]);
 	return true;
 }
 
@@ -139,15 +136,15 @@ static void parse_value(struct conf *conf, void *to, const struct field *f, char
 	switch (f->kind) {
 	case ADDRESS:
 		if (!parse_net(value, to, false))
-			die("%s = %s: not an address; names are not looked up", f->name,
-			    safe(value));
+			die("%s = %s: not an address; give a number, names are not looked up",
+			    f->name, safe(value));
 		break;
 	case TUNNEL:
 		if (conf->n_tunnels == TUNNELS_MAX)
 			die("more than %d tunnels: join networks, or make another link",
 			    TUNNELS_MAX);
 		if (!parse_tunnel(value, &conf->tunnels[conf->n_tunnels++]))
-			die("Tunnel: not two networks, LOCAL - PEER, such as 10.1.0.0/16 - 10.2.0.0/16; bits behind the prefix are 0");
+			die("Tunnel: not two networks; write LOCAL - PEER, such as 10.1.0.0/16 - 10.2.0.0/16, with no bits set after the prefix");
 		break;
 	case SUITE:
 		*(const struct suite **)to = suite_find(value);
@@ -166,14 +163,14 @@ static void parse_value(struct conf *conf, void *to, const struct field *f, char
 		*(unsigned int *)to = n;
 		break;
 	case KEY:
-		/* The message does not have its text. */
+		/* The message must not show the key. */
 		if (!parse_key(value, to))
 			die("%s: not a key, 0x and hexadecimal digits; minesp key makes one",
 			    f->name);
 	}
 }
 
-/* Sets a field of [Link] to what the option of the same name says. */
+/* Sets a field of [Link] to the value of the option with the same name. */
 void conf_set(struct conf *conf, const char *option, char *value)
 {
 	const struct field *f = fields;
@@ -200,7 +197,7 @@ static void parse_line(struct lines *lines, int line, struct conf *conf, int *se
 		for (s = 0; s < ARRAY_SIZE(sections) && strcasecmp(text + 1, sections[s]); )
 			s++;
 		if (s == ARRAY_SIZE(sections))
-			die("[%s]: no such section; there are Link, Keys, Next and Old",
+			die("[%s]: no such section; use Link, Keys, Next or Old",
 			    safe(text + 1));
 		if (lines->section[s])
 			die("a second [%s]; the first is in line %d: remove one", sections[s],
@@ -230,19 +227,21 @@ static void parse_line(struct lines *lines, int line, struct conf *conf, int *se
 		    trim(value));
 }
 
-/* Looks for what no single line shows. */
+/* Checks what involves several fields of [Link]. */
 void conf_check(const struct conf *conf)
 {
-	if (!strchr(conf->ends.local, ':') != !strchr(conf->ends.peer, ':'))
-		die("one of Local and Peer is an IPv4, the other an IPv6 address: take two of a kind");
-	if (!strcmp(conf->ends.local, conf->ends.peer))
+	const char *local = conf->ends.src[OUT], *peer = conf->ends.src[IN];
+
+	if (is_ipv6(local) != is_ipv6(peer))
+		die("one of Local and Peer is an IPv4, the other an IPv6 address: use the same family for both");
+	if (!strcmp(local, peer))
 		die("Local and Peer are the same address");
 	if (conf->implicit && !conf->suite->implicit)
 		die("ImplicitIV: only with AESgcm16, chacha20poly1305 and AESccm8 (RFC 8750)");
 	if (conf->implicit && !conf->clock)
-		die("ImplicitIV: only with SN = clock, or nonces repeat at the next boot");
+		die("ImplicitIV: only with SN = clock; with a counter, nonces would repeat after a reboot");
 	if (conf->fresh && !conf->clock)
-		die("Fresh: only with SN = clock, since a counter says nothing of time");
+		die("Fresh: only with SN = clock; an SN from a counter has no time");
 }
 
 static void check_keys(const struct conf *conf, const char *section, const struct keys *keys)
@@ -256,7 +255,7 @@ static void check_keys(const struct conf *conf, const char *section, const struc
 			die("[%s]: %s has %u bytes, but %s takes %u", section,
 			    d == OUT ? "OutKey" : "InKey", half[d].len, conf->suite->name, len);
 		if ((half[d].spi ^ conf->keys[KEYS].half[d].spi) >> 8)
-			die("[%s]: its SPIs have to agree with those of [Keys] in the upper three bytes",
+			die("[%s]: the upper three bytes of its SPIs must be those of [Keys]",
 			    section);
 	}
 	if (!memcmp(half[OUT].key, half[IN].key, len))
@@ -266,20 +265,20 @@ static void check_keys(const struct conf *conf, const char *section, const struc
 
 static void check(const char *path, const struct lines *lines, const struct conf *conf)
 {
-	size_t s, f;
+	const struct field *f;
+	size_t s;
 
 	at(path, 0);
 	if (!lines->section[0] || !lines->section[1 + KEYS])
-		die("no [Link] or no [Keys] in it: see minesp.conf(5)");
+		die("[Link] or [Keys] is missing: see minesp.conf(5)");
 	for (s = 0; s < ARRAY_SIZE(sections); s++) {
 		if (!lines->section[s])
 			continue;
 		at(path, lines->section[s]);
-		for (f = 0; f < ARRAY_SIZE(fields); f++)
-			if (fields[f].in_keys == (s > 0) && !lines->field[s][f] &&
-			    (fields[f].need == REQUIRED ||
-			     (fields[f].need == WITH_CLOCK && conf->clock)))
-				die("[%s] has no %s", sections[s], fields[f].name);
+		for (f = fields; f < fields + ARRAY_SIZE(fields); f++)
+			if (f->in_keys == (s > 0) && !lines->field[s][f - fields] &&
+			    (f->need == REQUIRED || (f->need == WITH_CLOCK && conf->clock)))
+				die("[%s] has no %s", sections[s], f->name);
 		if (s)
 			check_keys(conf, sections[s], &conf->keys[s - 1]);
 	}
@@ -301,9 +300,9 @@ static FILE *open_private(const char *path)
 	if (!S_ISREG(st.st_mode))
 		die("not a file");
 	if (st.st_mode & 077 || (st.st_uid && st.st_uid != geteuid()))
-		die("has keys, and others can read or change it: chown root, chmod 600; if they were exposed, make new ones");
+		die("others can read or change this file, which has keys: chown root, chmod 600; make new keys if these were exposed");
 	if (st.st_size > FILE_MAX)
-		die("longer than %d bytes, so it is no configuration of minesp", FILE_MAX);
+		die("longer than %d bytes: not a configuration of minesp", FILE_MAX);
 	return fdopen(fd, "r");
 }
 
@@ -322,7 +321,7 @@ void conf_read(struct conf *conf, const char *path)
 		at(path, ++line);
 		for (i = 0; i < n; i++)
 			if (!isprint((unsigned char)text[i]) && !strchr("\t\r\n", text[i] ?: 1))
-				die("a byte that is no text (0x%02x)", (unsigned char)text[i]);
+				die("a byte that is not text (0x%02x)", (unsigned char)text[i]);
 		parse_line(&lines, line, conf, &section, text);
 	}
 	if (!f || ferror(f))
@@ -340,21 +339,9 @@ void conf_name(struct conf *conf, const char *name)
 
 	if (!len || len >= sizeof(conf->name) || name[0] == '-' || name[0] == '.' ||
 	    strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") != len)
-		die("%s: not a name for a link: up to %zu letters, digits, _ . and -, but neither . nor - first; no path",
+		die("%s: not a name for a link: use up to %zu letters, digits, _ . and -, and begin with neither . nor -",
 		    safe(name), sizeof(conf->name) - 1);
 	strcpy(conf->name, name);
-}
-
-/* A link without a name, and what a file need not say of it */
-struct conf *conf_new(void)
-{
-	struct conf *conf = calloc(1, sizeof(*conf));
-
-	if (!conf)
-		die("no memory");
-	conf->window = 32;
-	conf->wait = true;
-	return conf;
 }
 
 const char *conf_path(const struct conf *conf)
@@ -365,18 +352,14 @@ const char *conf_path(const struct conf *conf)
 	return path;
 }
 
-struct conf *conf_load(const char *name)
+void conf_load(struct conf *conf, const char *name)
 {
-	struct conf *conf = conf_new();
-
+	*conf = (struct conf)CONF_DEFAULT;
 	conf_name(conf, name);
 	conf_read(conf, conf_path(conf));
-	return conf;
 }
 
 /* One minesp at a time changes files and SAs. */
-static int lock = -1;
-
 void conf_lock(void)
 {
 	if (lock < 0)
@@ -398,7 +381,7 @@ static void print_field(FILE *to, const struct conf *conf, const void *from,
 
 	if (f->kind == TUNNEL) {
 		for (t = from; t < conf->tunnels + conf->n_tunnels; t++)
-			fprintf(to, "Tunnel = %s - %s\n", t->local, t->peer);
+			fprintf(to, "Tunnel = %s - %s\n", t->src[OUT], t->src[IN]);
 		return;
 	}
 	if (f->need == WITH_CLOCK && !conf->clock)
@@ -428,33 +411,34 @@ static void print_field(FILE *to, const struct conf *conf, const void *from,
 
 void conf_print(FILE *to, const struct conf *conf)
 {
+	const struct field *f;
 	const char *from;
-	size_t s, f;
+	size_t s;
 
-	fprintf(to, "# A link of minesp(8): see minesp.conf(5). It has keys: keep it secret.\n");
+	fprintf(to, "# A link of minesp(8): see minesp.conf(5). This file has keys: keep it secret.\n");
 	for (s = 0; s < ARRAY_SIZE(sections); s++) {
 		from = section_of((struct conf *)conf, s);
 		if (s && !conf->keys[s - 1].half[OUT].spi)
 			continue;
 		fprintf(to, "%s[%s]\n", s ? "\n" : "", sections[s]);
 		if (s && conf->clock)
-			fprintf(to, "# Tick (us) and Epoch belong to the keys: change them only together.\n");
+			fprintf(to, "# Tick (us) and Epoch belong to the keys: never change them alone.\n");
 		if (s && conf->clock && !conf->esn)
 			fprintf(to, "# The keys end on %s.\n", date(keys_end(&conf->keys[s - 1])));
-		for (f = 0; f < ARRAY_SIZE(fields); f++)
-			if (fields[f].in_keys == (s > 0))
-				print_field(to, conf, from + fields[f].offset, &fields[f]);
+		for (f = fields; f < fields + ARRAY_SIZE(fields); f++)
+			if (f->in_keys == (s > 0))
+				print_field(to, conf, from + f->offset, f);
 	}
 }
 
-/* Replaces the file, or makes it: it is there as a whole, or not at all. */
+/* Makes or replaces the file at once: nobody ever sees a part of it. */
 void conf_write(const struct conf *conf)
 {
-	char new[sizeof(CONF_DIR) + sizeof(conf->name) + 8];
+	char new[sizeof(CONF_DIR) + sizeof(conf->name) + 16];
 	int fd;
 	FILE *to;
 
-	snprintf(new, sizeof(new), "%s/.%s.new", CONF_DIR, conf->name);
+	snprintf(new, sizeof(new), "%s.new", conf_path(conf));
 	unlink(new);
 	fd = open(new, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	to = fd < 0 ? NULL : fdopen(fd, "w");
@@ -466,29 +450,24 @@ void conf_write(const struct conf *conf)
 	fsync(lock);
 }
 
-static void swap_pair(struct pair *p)
+/* Swaps what belongs to OUT and to IN. */
+static void swap(void *both, size_t size)
 {
-	struct pair old = *p;
+	char out[sizeof(struct half)], *in = (char *)both + size;
 
-	strcpy(p->local, old.peer);
-	strcpy(p->peer, old.local);
+	memcpy(out, both, size);
+	memcpy(both, in, size);
+	memcpy(in, out, size);
 }
 
-/* The same link, seen from the other end */
-struct conf *conf_of_peer(const struct conf *conf)
+/* Makes the peer's half of a link from this host's. */
+void conf_turn(struct conf *conf)
 {
-	struct conf *peer = conf_new();
-	struct half out;
 	unsigned int i;
 
-	*peer = *conf;
-	swap_pair(&peer->ends);
+	swap(conf->ends.src, NET_LEN);
 	for (i = 0; i < conf->n_tunnels; i++)
-		swap_pair(&peer->tunnels[i]);
-	for (i = 0; i < GENERATIONS; i++) {
-		out = peer->keys[i].half[OUT];
-		peer->keys[i].half[OUT] = peer->keys[i].half[IN];
-		peer->keys[i].half[IN] = out;
-	}
-	return peer;
+		swap(conf->tunnels[i].src, NET_LEN);
+	for (i = 0; i < GENERATIONS; i++)
+		swap(conf->keys[i].half, sizeof(struct half));
 }

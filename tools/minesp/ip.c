@@ -1,117 +1,110 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * SAs and policies, as lines for ip -batch: what runs, what is printed, and what a
- * peer without minesp gets are the same lines. Keys go to ip through a pipe, and
- * what is printed does not have them.
+ * SAs and policies, as lines for ip -batch. The same lines are run, printed, and given
+ * to a peer without minesp. Keys go to ip through a pipe; what is printed hides them.
  */
 #include <linux/minesp.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include "minesp.h"
 
 /*
- * What passes in the clear goes before what is to be protected. Its priority is the
- * link's reqid, by which minesp down finds it.
+ * The priority of policies that ask for ESP. Exceptions come before them: their
+ * priority is the link's reqid, by which minesp down finds them.
  */
 #define PRIORITY	0x2000000
 
-struct text {
-	char *lines;
-	size_t len;
-	FILE *to;
-};
+static char *lines;		/* what the text has, once it is flushed */
 
-struct text *text_new(void)
+/* Begins a text of lines for ip. There is one at a time. */
+FILE *text_new(void)
 {
-	struct text *t = calloc(1, sizeof(*t));
+	static size_t len;
+	FILE *t = open_memstream(&lines, &len);
 
-	if (t)
-		t->to = open_memstream(&t->lines, &t->len);
-	if (!t || !t->to)
+	if (!t)
 		die("no memory");
 	return t;
 }
 
-const char *text_lines(struct text *t)
+const char *text_lines(FILE *t)
 {
-	if (fflush(t->to))
+	if (fflush(t))
 		die("no memory");
-	return t->lines;
+	return lines;
 }
 
-static void text_free(struct text *t)
+static void text_free(FILE *t)
 {
-	fclose(t->to);
-	free(t->lines);
-	free(t);
+	fclose(t);
+	free(lines);
 }
 
-static void add_key(struct text *t, const unsigned char *key, unsigned int len)
+/* Adds a policy for packets between two networks. dir: out, in or fwd */
+static void add_policy(FILE *t, const struct conf *conf, const struct pair *nets,
+		       const char *dir)
 {
-	if (len)
-		print_hex(t->to, key, len);
-	else
-		fputs("''", t->to);
-}
+	int d = strcmp(dir, "out") ? IN : OUT;
 
-/* Adds a policy for packets between two networks, with a tmpl. */
-static void add_policy(struct text *t, const char *src, const char *dst, const char *dir,
-		       const char *tmpl)
-{
-	fprintf(t->to, "xfrm policy update src %s dst %s dir %s priority %u %s\n", src, dst, dir,
-		PRIORITY, tmpl);
+	fprintf(t, "xfrm policy update src %s dst %s dir %s priority %u tmpl src %s dst %s proto esp reqid %u mode %s\n",
+		nets->src[d], nets->src[!d], dir, PRIORITY, conf->ends.src[d],
+		conf->ends.src[!d], conf_reqid(conf), conf_mode(conf));
 }
 
 /* Lets packets between both ends pass in the clear. */
-static void add_exception(struct text *t, const struct conf *conf, const char *what)
+static void add_exception(FILE *t, const struct conf *conf, const char *proto)
 {
 	int dir;
 
 	for (dir = OUT; dir <= IN; dir++)
-		fprintf(t->to, "xfrm policy update src %s dst %s proto %s dir %s priority %u\n",
-			conf_src(conf, dir), conf_dst(conf, dir), what,
+		fprintf(t, "xfrm policy update src %s dst %s proto %s dir %s priority %u\n",
+			conf->ends.src[dir], conf->ends.src[!dir], proto,
 			dir == OUT ? "out" : "in", conf_reqid(conf));
 }
 
-/* All policies of a link; the exceptions first, lest there be a moment without them */
-void text_policies(struct text *t, const struct conf *conf)
+/* All policies of a link; the exceptions first, so that they never lack. */
+void text_policies(FILE *t, const struct conf *conf)
 {
-	bool tunnel = conf->n_tunnels, ipv6 = strchr(conf->ends.local, ':');
-	const struct pair *nets = conf->tunnels;
-	char out[160], in[160], local[NET_LEN + 4], peer[NET_LEN + 4];
-	unsigned int i;
+	bool ipv6 = is_ipv6(conf->ends.src[OUT]);
+	const struct pair *nets;
+	struct pair hosts;
+	int dir;
 
 	if (conf->clear_ntp) {
 		add_exception(t, conf, "17 dport 123");
 		add_exception(t, conf, "17 sport 123");
 	}
-	/* Neighbour discovery has to work before ESP can. */
-	if (ipv6 && !tunnel) {
-		add_exception(t, conf, "58 type 135");
-		add_exception(t, conf, "58 type 136");
+	if (!conf->n_tunnels) {
+		/* Neighbour discovery has to work before ESP can. */
+		if (ipv6) {
+			add_exception(t, conf, "58 type 135");
+			add_exception(t, conf, "58 type 136");
+		}
+		for (dir = OUT; dir <= IN; dir++)
+			snprintf(hosts.src[dir], NET_LEN, "%.45s/%d", conf->ends.src[dir],
+				 ipv6 ? 128 : 32);
+		add_policy(t, conf, &hosts, "out");
+		add_policy(t, conf, &hosts, "in");
 	}
-	if (!tunnel) {
-		snprintf(out, sizeof(out), "tmpl proto esp reqid %u mode transport",
-			 conf_reqid(conf));
-		snprintf(local, sizeof(local), "%s/%d", conf->ends.local, ipv6 ? 128 : 32);
-		snprintf(peer, sizeof(peer), "%s/%d", conf->ends.peer, ipv6 ? 128 : 32);
-		add_policy(t, local, peer, "out", out);
-		add_policy(t, peer, local, "in", out);
-	}
-	snprintf(out, sizeof(out), "tmpl src %s dst %s proto esp reqid %u mode tunnel",
-		 conf->ends.local, conf->ends.peer, conf_reqid(conf));
-	snprintf(in, sizeof(in), "tmpl src %s dst %s proto esp reqid %u mode tunnel",
-		 conf->ends.peer, conf->ends.local, conf_reqid(conf));
-	for (i = 0; i < conf->n_tunnels; i++) {
-		add_policy(t, nets[i].local, nets[i].peer, "out", out);
-		add_policy(t, nets[i].peer, nets[i].local, "in", in);
-		add_policy(t, nets[i].peer, nets[i].local, "fwd", in);
+	for (nets = conf->tunnels; nets < conf->tunnels + conf->n_tunnels; nets++) {
+		add_policy(t, conf, nets, "out");
+		add_policy(t, conf, nets, "in");
+		add_policy(t, conf, nets, "fwd");
 	}
 }
 
-/* stock: for a peer without minesp, which runs it in a shell where $N is defined */
-void text_state(struct text *t, const struct conf *conf, int g, int dir, bool stock)
+static void add_key(FILE *t, const char *kind, const char *name,
+		    const unsigned char *key, unsigned int len)
+{
+	fprintf(t, " %s '%s' ", kind, name);
+	if (len)
+		print_hex(t, key, len);
+	else
+		fputs("''", t);
+}
+
+/* stock: for a peer without minesp, whose shell defines $N */
+void text_state(FILE *t, const struct conf *conf, int g, int dir, bool stock)
 {
 	const struct keys *keys = &conf->keys[g];
 	const struct half *half = &keys->half[dir];
@@ -119,57 +112,43 @@ void text_state(struct text *t, const struct conf *conf, int g, int dir, bool st
 	const struct suite *s = conf->suite;
 	uint64_t sn;
 
-	fprintf(t->to, "xfrm state add src %s dst %s proto esp spi 0x%08x reqid %u mode %s",
-		conf_src(conf, dir), conf_dst(conf, dir), half->spi, conf_reqid(conf),
-		conf->n_tunnels ? "tunnel" : "transport");
+	fprintf(t, "xfrm state add src %s dst %s proto esp spi 0x%08x reqid %u mode %s",
+		conf->ends.src[dir], conf->ends.src[!dir], half->spi, conf_reqid(conf),
+		conf_mode(conf));
 	/* A tunnel may carry IPv4 and IPv6. */
 	if (conf->n_tunnels || conf->esn)
-		fprintf(t->to, " flag%s%s", conf->n_tunnels ? " af-unspec" : "",
+		fprintf(t, " flag%s%s", conf->n_tunnels ? " af-unspec" : "",
 			conf->esn ? " esn" : "");
 	if (dir == IN || conf->esn)
-		fprintf(t->to, " replay-window %u", conf->window);
+		fprintf(t, " replay-window %u", conf->window);
 	if (dir == IN && conf->esn && conf->clock) {
 		/*
-		 * Only the lower half of an SN is sent. So the receiver has to know
-		 * about where the peer is; below that, since clocks differ.
+		 * A packet has only the lower half of its SN. The receiver infers the upper
+		 * half from where the peer's clock is; or a bit before, since clocks differ.
 		 */
 		sn = ticks(keys->epoch, keys->tick, CLOCKS_DIFFER);
-		fprintf(t->to, " replay-seq 0x%x replay-seq-hi 0x%x", (uint32_t)sn,
+		fprintf(t, " replay-seq 0x%x replay-seq-hi 0x%x", (uint32_t)sn,
 			(uint32_t)(sn >> 32));
 	}
-	fprintf(t->to, " %s '%s' ", s->auth ? "enc" : "aead", s->enc);
-	add_key(t, half->key, s->enc_len);
-	if (s->auth) {
-		fprintf(t->to, " auth-trunc '%s' ", s->auth);
-		add_key(t, half->key + s->enc_len, s->auth_len);
-	}
-	fprintf(t->to, " %u", s->icv);
+	add_key(t, s->auth ? "enc" : "aead", s->enc, half->key, s->enc_len);
+	if (s->auth)
+		add_key(t, "auth-trunc", s->auth, half->key + s->enc_len, s->auth_len);
+	fprintf(t, " %u", s->icv);
 	if (stock) {
-		fprintf(t->to, "%s\n", dir == OUT && conf->clock ? " replay-oseq $N" : "");
+		fprintf(t, "%s\n", dir == OUT && conf->clock ? " replay-oseq $N" : "");
 		return;
 	}
-	/* An SA that only receives has no SNs of its own to run out of. */
+	/* An SA that only receives has no SNs of its own that could run out. */
 	flags |= conf->clock && (dir == OUT || conf->implicit) ?
 		 MINESP_XFLAG_CLOCK : MINESP_XFLAG_COUNTER;
 	flags |= conf->fresh && dir == IN ? MINESP_XFLAG_FRESH : MINESP_XFLAG_ANY_AGE;
 	if (conf->implicit)
 		flags |= MINESP_XFLAG_IMPLICIT_IV;
-	fprintf(t->to, " extra-flag 0x%08x\n", flags);
-}
-
-void text_delete_policy(struct text *t, const char *policy)
-{
-	fprintf(t->to, "xfrm policy delete %s\n", policy);
-}
-
-void text_delete_state(struct text *t, const struct conf *conf, int dir, uint32_t spi)
-{
-	fprintf(t->to, "xfrm state delete src %s dst %s proto esp spi 0x%08x\n",
-		conf_src(conf, dir), conf_dst(conf, dir), spi);
+	fprintf(t, " extra-flag 0x%08x\n", flags);
 }
 
 /* Prints commands. Keys are the only numbers in them that have more than 32 bits. */
-static void show(const char *lines)
+static void show(void)
 {
 	char *copy = strdup(lines), *rest = copy, *line, *word;
 
@@ -184,14 +163,13 @@ static void show(const char *lines)
 }
 
 /* Prints the commands and runs them, until one fails. Frees the text. */
-bool text_run(struct text *t)
+bool text_run(FILE *t)
 {
-	const char *lines = text_lines(t);
 	bool ok = true;
 	FILE *ip;
 
-	show(lines);
-	if (*lines) {
+	if (*text_lines(t)) {
+		show();
 		/* If ip ends early, its exit status says so. */
 		signal(SIGPIPE, SIG_IGN);
 		ip = popen("exec ip -batch -", "we");
@@ -205,22 +183,22 @@ bool text_run(struct text *t)
 
 /*
  * The peer's half for a host without minesp, as a shell script; without policies if
- * there are old keys, which it has run already. esp4 counts, so a key that is added
- * again would get the SNs of before; where the SNs of minesp come from the clock, the
- * counter starts there, too.
+ * there are old keys, because such a peer has run an earlier script. esp4 counts. If a
+ * key is added again, its SNs must not start again; so where minesp takes SNs from the
+ * clock, esp4's counter starts at the clock's SN.
  */
 void print_stock(const struct conf *peer)
 {
 	const struct keys *keys = &peer->keys[KEYS], *old = &peer->keys[OLD];
-	struct text *t = text_new();
+	FILE *t = text_new();
 	int dir;
 
 	printf("#!/bin/sh\n"
 	       "# ESP between %s and %s, for a host without minesp, by iproute2.\n"
-	       "# It has keys: keep it secret. Run it as root, at each boot.\n",
-	       peer->ends.local, peer->ends.peer);
+	       "# This file has keys: keep it secret. Run it as root, at each boot.\n",
+	       peer->ends.src[OUT], peer->ends.src[IN]);
 	if (peer->clock)
-		printf("# The time has to be right by then. Send no more than %.6g packets/s on average,\n"
+		printf("# Set the time first. Send at most %.6g packets/s on average,\n"
 		       "# or SNs and nonces may repeat after the next boot.\n"
 		       "N=$((($(date +%%s) - %u) * 1000000 / %u))\n",
 		       1e6 / keys->tick, keys->epoch, keys->tick);
@@ -233,6 +211,6 @@ void print_stock(const struct conf *peer)
 		printf("# When the other end has retired its old keys:\n");
 	for (dir = IN; dir >= OUT && old->half[OUT].spi; dir--)
 		printf("# ip xfrm state delete src %s dst %s proto esp spi 0x%08x\n",
-		       conf_src(peer, dir), conf_dst(peer, dir), old->half[dir].spi);
+		       peer->ends.src[dir], peer->ends.src[!dir], old->half[dir].spi);
 	text_free(t);
 }

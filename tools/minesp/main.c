@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * minesp(8): links that are protected by minimal ESP, from a file with a few lines.
+ * minesp(8): protects links with minesp, each from a file of a few lines.
  */
 #include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 #include "minesp.h"
 
@@ -47,13 +46,27 @@ void usage(void)
 	exit(2);
 }
 
+/* The only word that is not an option; NULL if there is none. options: they set flags */
+char *only_word(int argc, char **argv, const struct option *options, bool needed)
+{
+	static const struct option none = { 0 };
+	int o;
+
+	while ((o = getopt_long(argc, argv, "", options ?: &none, NULL)) != -1)
+		if (o)
+			usage();
+	if (optind < argc - 1 || (needed && optind == argc))
+		usage();
+	return argv[optind];
+}
+
 int main(int argc, char **argv)
 {
 	const struct rlimit none = { 0, 0 };
 	size_t i;
 	int err;
 
-	setrlimit(RLIMIT_CORE, &none);	/* There are keys in our memory. */
+	setrlimit(RLIMIT_CORE, &none);	/* A core dump would have the keys. */
 	if (argc == 2 && !strcmp(argv[1], "--help")) {
 		print_usage(stdout);
 		return 0;

@@ -5,26 +5,33 @@
 #ifndef _TOOLS_MINESP_H
 #define _TOOLS_MINESP_H
 
+#include <getopt.h>
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 #define CONF_DIR	"/etc/minesp"
+#define SYSCTLS		"/proc/sys/net/minesp/"
 #define KEY_MAX		(36 + 64)	/* bytes */
 #define TUNNELS_MAX	32
-#define SPI_MIN		256		/* RFC 4303 2.1 reserves those below */
+#define SPI_MIN		256		/* RFC 4303 section 2.1 reserves lower ones */
 #define SN_LAST		UINT32_MAX	/* without ESN */
 #define CLOCKS_DIFFER	60		/* seconds, at most */
 #define NET_LEN		(INET6_ADDRSTRLEN + 4)
 
 enum { OUT, IN };
 
+/* main.c */
+_Noreturn void usage(void);
+char *only_word(int argc, char **argv, const struct option *options, bool needed);
+
 /* util.c */
-extern char die_where[512];		/* die() says it first */
-extern const char *die_note;		/* die() says it last */
+extern char die_where[512];		/* die() prints it before the message, */
+extern const char *die_note;		/* and this after it. */
 _Noreturn void die(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 const char *safe(const char *text);
 bool parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *n);
@@ -40,7 +47,7 @@ uint32_t spi_next(uint32_t spi);
 
 /* suite.c */
 struct suite {
-	const char *name, *enc, *auth;		/* enc, auth: as ip xfrm has them */
+	const char *name, *enc, *auth;		/* enc, auth: as ip xfrm names them */
 	unsigned int enc_len, auth_len;		/* bytes of key */
 	unsigned int icv;			/* bits */
 	bool implicit;				/* RFC 8750 has an implicit IV */
@@ -66,11 +73,11 @@ void plan_make(struct plan *plan);
 void plan_print(FILE *to, const struct plan *plan);
 
 /* conf.c */
-struct pair {
-	char local[NET_LEN], peer[NET_LEN];
+struct pair {			/* two addresses or networks */
+	char src[2][NET_LEN];		/* OUT: this host's, IN: the peer's */
 };
 
-struct keys {			/* a section with keys; those of one moment */
+struct keys {			/* a section with keys: one generation */
 	struct half {
 		unsigned int spi;		/* 0: there is no such section */
 		unsigned int len;
@@ -91,10 +98,12 @@ struct conf {
 	struct keys keys[GENERATIONS];
 };
 
+#define CONF_DEFAULT	{ .window = 32, .wait = true }
+
 /*
- * The SAs of a link: each generation has one that receives, the current one has
- * another that sends. Those that receive come first, or the peer's answer finds
- * nothing.
+ * The SAs of a link: each generation of keys has one that receives, the current
+ * one also has one that sends. Those that receive come first: otherwise the peer's
+ * answer could arrive before its SA.
  */
 #define for_each_sa(conf, g, dir)					\
 	for ((g) = 0; (g) < GENERATIONS; (g)++)				\
@@ -102,17 +111,17 @@ struct conf {
 			if ((conf)->keys[g].half[dir].spi &&		\
 			    ((dir) == IN || (g) == KEYS))
 
-static inline const char *conf_src(const struct conf *conf, int dir)
+static inline bool is_ipv6(const char *address)
 {
-	return dir == OUT ? conf->ends.local : conf->ends.peer;
+	return strchr(address, ':');
 }
 
-static inline const char *conf_dst(const struct conf *conf, int dir)
+static inline const char *conf_mode(const struct conf *conf)
 {
-	return dir == OUT ? conf->ends.peer : conf->ends.local;
+	return conf->n_tunnels ? "tunnel" : "transport";
 }
 
-/* Tells the SAs and policies of a link from all others, and survives its rekeys. */
+/* Identifies the SAs and policies of a link, and stays the same when it is rekeyed. */
 static inline uint32_t conf_reqid(const struct conf *conf)
 {
 	return conf->keys[KEYS].half[IN].spi >> 8;
@@ -124,40 +133,38 @@ static inline uint64_t keys_end(const struct keys *keys)
 	return keys->epoch + (uint64_t)SN_LAST * keys->tick / 1000000;
 }
 
-struct conf *conf_new(void);
 void conf_name(struct conf *conf, const char *name);
 const char *conf_path(const struct conf *conf);
-void conf_set(struct conf *conf, const char *field, char *value);
+void conf_set(struct conf *conf, const char *option, char *value);
 void conf_read(struct conf *conf, const char *path);
-struct conf *conf_load(const char *name);
+void conf_load(struct conf *conf, const char *name);
 void conf_check(const struct conf *conf);
 void conf_print(FILE *to, const struct conf *conf);
 void conf_write(const struct conf *conf);
-struct conf *conf_of_peer(const struct conf *conf);
+void conf_turn(struct conf *conf);
 void conf_lock(void);
 void conf_unlock(void);
 
 /* ip.c */
-struct text;			/* lines for ip */
-
-struct text *text_new(void);
-void text_policies(struct text *t, const struct conf *conf);
-void text_state(struct text *t, const struct conf *conf, int g, int dir, bool stock);
-void text_delete_policy(struct text *t, const char *policy);
-void text_delete_state(struct text *t, const struct conf *conf, int dir, uint32_t spi);
-const char *text_lines(struct text *t);
-bool text_run(struct text *t);
+FILE *text_new(void);
+void text_policies(FILE *t, const struct conf *conf);
+void text_state(FILE *t, const struct conf *conf, int g, int dir, bool stock);
+const char *text_lines(FILE *t);
+bool text_run(FILE *t);
 void print_stock(const struct conf *peer);
 
-/* state.c: what there is in the kernel */
+/* settings.c */
+bool settings_run(FILE *t, const struct conf *conf, const struct keys *keys);
+bool settings_restore(void);
+
+/* state.c: what the kernel has */
 struct sa {
 	char dst[INET6_ADDRSTRLEN], suite[64];
 	uint32_t spi, reqid;
-	bool minimal, clock, direct, fresh;
+	bool minimal, clock, direct, fresh, shown;
 	unsigned int tick, epoch, ahead;	/* 0 without clock and freshness */
 	uint64_t sent, received;		/* SNs */
 	uint64_t packets, replays, failed;
-	bool shown;
 };
 
 struct policy {
@@ -200,6 +207,5 @@ int cmd_show(int argc, char **argv);
 int cmd_spi(int argc, char **argv);
 int cmd_key(int argc, char **argv);
 int cmd_plan(int argc, char **argv);
-_Noreturn void usage(void);
 
 #endif

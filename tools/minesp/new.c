@@ -1,26 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * minesp new: makes a link, with its keys, and prints the peer's half.
+ * minesp new: makes a link with its keys, and prints the peer's half.
  */
 #include <errno.h>
-#include <getopt.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include "minesp.h"
 
-/* Who prints keys to a file that others can read has lost them. */
+/* Keys must not go to a file that others can read. */
 void check_secret_output(void)
 {
 	struct stat st;
 
 	if (!fstat(STDOUT_FILENO, &st) && S_ISREG(st.st_mode) && st.st_mode & 077)
-		die("standard output is a file that others can read, and keys go there: umask 077, remove that file, try again");
+		die("standard output, which gets the keys, is a file that others can read: remove it, umask 077, try again");
 }
 
-/* Makes a new key for each direction; the epoch is about now. */
+/* Makes a new key for each direction, and an epoch. */
 void new_keys(struct keys *keys, const struct suite *suite)
 {
 	struct half *half;
@@ -29,7 +26,7 @@ void new_keys(struct keys *keys, const struct suite *suite)
 		half->len = suite->enc_len + suite->auth_len;
 		random_bytes(half->key, half->len);
 	}
-	/* Or the peer, whose clock may be late, refuses the keys at first. */
+	/* The peer, whose clock may be behind, refuses keys with an epoch in the future. */
 	keys->epoch = time(NULL) - CLOCKS_DIFFER;
 }
 
@@ -46,7 +43,7 @@ bool print_half(const struct conf *peer, bool stock)
 static void check_stock(const struct conf *conf)
 {
 	if (conf->implicit || conf->fresh)
-		die("--ip: a peer without minesp has no implicit IV, and its counter says nothing of time: leave out --implicit-iv and --fresh");
+		die("--ip: a peer without minesp has no implicit IV, and counts its SNs: leave out --implicit-iv and --fresh");
 	if (conf->esn)
 		die("--ip: a peer without minesp cannot follow the clock with ESN, which this rate needs for so many years: lower --rate or --years, see minesp plan");
 }
@@ -68,64 +65,66 @@ int cmd_new(int argc, char **argv)
 		{ 0 }
 	};
 	struct plan plan = PLAN_DEFAULT;
-	struct conf *conf = conf_new(), *peer;
+	const char *path;
+	struct conf conf = CONF_DEFAULT, peer;
+	struct keys *keys = conf.keys;
 	bool planned = false;
 
-	conf->suite = suite_find("aes128gcm16");
+	conf.suite = suite_find("aes128gcm16");
 	while ((o = getopt_long(argc, argv, "", options, &i)) != -1) {
 		if (o == 'f')
-			conf_set(conf, options[i].name, optarg);
+			conf_set(&conf, options[i].name, optarg);
 		else if (o && !plan_option(&plan, o, optarg))
 			usage();
 		planned |= o && o != 'f';
 	}
-	if (optind != argc - 1 || !*conf->ends.local || !*conf->ends.peer)
+	if (optind != argc - 1 || !*conf.ends.src[OUT] || !*conf.ends.src[IN])
 		usage();
 	if (counter && planned)
-		die("--counter: a counter has no --rate, --burst or --years: leave these out");
-	conf_name(conf, argv[optind]);
-	conf->clear_ntp = clear_ntp;
-	conf->implicit = implicit;
-	conf->clock = !counter;
-	if (conf->clock) {
+		die("--counter: leave out --rate, --burst and --years, which are for SNs from the clock");
+	conf_name(&conf, argv[optind]);
+	conf.clear_ntp = clear_ntp;
+	conf.implicit = implicit;
+	conf.clock = !counter;
+	if (conf.clock) {
 		plan_make(&plan);
-		conf->esn = plan.esn;
-		conf->window = plan.window;
-		conf->keys[KEYS].tick = plan.tick;
-		conf->keys[KEYS].ahead = plan.ahead;
+		conf.esn = plan.esn;
+		conf.window = plan.window;
+		keys->tick = plan.tick;
+		keys->ahead = plan.ahead;
 	}
-	conf_check(conf);
+	conf_check(&conf);
 	if (stock)
-		check_stock(conf);
-	conf->keys[KEYS].half[OUT].spi = spi_random();
-	conf->keys[KEYS].half[IN].spi = spi_random();
-	new_keys(&conf->keys[KEYS], conf->suite);
+		check_stock(&conf);
+	keys->half[OUT].spi = spi_random();
+	keys->half[IN].spi = spi_random();
+	new_keys(keys, conf.suite);
 	check_secret_output();
 
 	if (mkdir(CONF_DIR, 0700) && errno != EEXIST)
 		die("%s: %s", CONF_DIR, strerror(errno));
 	conf_lock();
-	if (!access(conf_path(conf), F_OK))
-		die("%s is there already: minesp rekey gives it new keys; or minesp down it, and remove it",
-		    conf_path(conf));
-	conf_write(conf);
-	peer = conf_of_peer(conf);
-	if (!print_half(peer, stock)) {
+	path = conf_path(&conf);
+	if (!access(path, F_OK))
+		die("%s is there already: give it new keys with minesp rekey, or remove it after minesp down",
+		    path);
+	conf_write(&conf);
+	peer = conf;
+	conf_turn(&peer);
+	if (!print_half(&peer, stock)) {
 		o = errno;
-		unlink(conf_path(conf));
+		unlink(path);
 		die("cannot write the peer's half to standard output, so nothing was made: %s",
 		    strerror(o));
 	}
-	free(peer);
 	fprintf(stderr, "minesp: made %s; standard output is the peer's half: keep it secret\n",
-		conf_path(conf));
-	if (conf->clock && !time_known())
-		fprintf(stderr, "minesp: nothing has set the clock yet (NTP, PTP): if date is wrong, remove %s, and make it when the time is right\n",
-			conf_path(conf));
-	if (conf->clock)
+		path);
+	if (conf.clock && !time_known())
+		fprintf(stderr, "minesp: nothing has set the clock yet (NTP, PTP): if date is wrong, remove %s, set the time, and make the link again\n",
+			path);
+	if (conf.clock)
 		plan_print(stderr, &plan);
 	else
-		fprintf(stderr, "minesp: with a counter these keys are for one boot: make new ones before the next\n");
-	free(conf);
+		fprintf(stderr, "minesp: with a counter, these keys are for one boot: make new ones after it\n");
 	return 0;
 }

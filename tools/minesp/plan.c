@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Which tick, run-ahead, window, and whether ESN, for SNs from the clock: see
+ * Chooses tick, run-ahead, window and ESN for SNs from the clock: see
  * Documentation/clock.rst.
  */
-#include <getopt.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 #include "minesp.h"
 
@@ -14,8 +12,8 @@
 #define AHEAD_MAX	1000000
 
 /*
- * A bucket that is filled only as fast as it is used never fills up again after
- * a burst. So it is filled ten times as fast, or at least twice.
+ * A token bucket that is filled only as fast as it is used never fills up again after a
+ * burst. So it is filled ten times as fast, or at least twice.
  */
 #define HEADROOM	10
 #define HEADROOM_MIN	2
@@ -45,7 +43,7 @@ bool plan_option(struct plan *plan, int option, const char *value)
 	switch (option) {
 	case 'R':
 		if (!parse_rate(value, &plan->rate))
-			die("--rate %s: not a rate; say 10 for packets a second, 3/min or 1/h",
+			die("--rate %s: not a rate; say 10 or 10/s for packets a second, 3/min or 1/h",
 			    safe(value));
 		return true;
 	case 'N':
@@ -62,7 +60,7 @@ bool plan_option(struct plan *plan, int option, const char *value)
 	return false;
 }
 
-/* The ticks that a person can work with: 1, 2 and 5, times powers of ten */
+/* The next of the ticks 1, 2 and 5, times powers of ten: easy to work with */
 static unsigned int next_tick(unsigned int tick)
 {
 	unsigned int unit = 1;
@@ -79,9 +77,12 @@ void plan_make(struct plan *plan)
 	unsigned int tick;
 
 	if (plan->rate > 1e6 / HEADROOM_MIN)
-		die("--rate: SNs from the clock carry up to %.0f packets/s; use IKE, or new keys at each boot and --counter",
+		die("--rate: SNs from the clock allow up to %.0f packets/s; use IKE, or --counter and new keys at each boot",
 		    1e6 / HEADROOM_MIN);
-	/* The shortest that lives long enough; then ESN, and the longest that is fast enough */
+	/*
+	 * The shortest tick with which the keys last long enough. If that is too slow, ESN,
+	 * and the longest tick that is fast enough.
+	 */
 	for (tick = 1; tick < shortest && tick < TICK_MAX; )
 		tick = next_tick(tick);
 	plan->esn = tick < shortest || tick > longest;
@@ -90,7 +91,7 @@ void plan_make(struct plan *plan)
 			tick = next_tick(tick);
 	plan->tick = tick;
 	plan->ahead = plan->burst;
-	/* For packets that the network reorders by up to 100 ms, as far as xfrm can */
+	/* A window of 100 ms of reordering, as far as xfrm allows */
 	for (plan->window = 32; plan->window < 4096 && plan->window * tick < 100000; )
 		plan->window *= 2;
 }
@@ -105,7 +106,7 @@ void plan_print(FILE *to, const struct plan *plan)
 		plan->ahead, duration(tick * plan->ahead));
 	fprintf(to, "ESN       %-10s ", plan->esn ? "yes" : "no");
 	if (plan->esn)
-		fprintf(to, "the peer has to hear a packet every %s\n",
+		fprintf(to, "the peer must receive a packet every %s\n",
 			duration(tick * SN_LAST));
 	else
 		fprintf(to, "keys from now on end on %s, after %s\n",

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * minesp rekey: new keys beside the old ones. The end that makes them only receives by
- * them; the other end sends by them from when it has them; so no packet is lost.
+ * minesp rekey: new keys beside the old ones. No packet is lost: the end that makes them
+ * only receives by them at first; the other end sends by them as soon as it has them.
  */
 #include <errno.h>
-#include <getopt.h>
-#include <stdlib.h>
-#include <string.h>
 #include "minesp.h"
 
 static bool same_keys(const struct keys *a, const struct keys *b)
@@ -24,13 +21,13 @@ static void move_keys(struct conf *conf, int to, int from)
 static void make(struct conf *conf, bool stock)
 {
 	struct keys *keys = conf->keys;
-	struct conf *peer;
+	struct conf peer;
 	int dir;
 
 	if (keys[OLD].half[IN].spi)
-		die("%s has old keys still: minesp rekey %s --retire ends them", conf->name,
-		    conf->name);
-	/* If there are next keys already, they are printed again. */
+		die("%s still has old keys: end them first with minesp rekey %s --retire",
+		    conf->name, conf->name);
+	/* If next keys exist already, the caller wants them printed again. */
 	if (!keys[NEXT].half[IN].spi) {
 		keys[NEXT] = keys[KEYS];
 		for (dir = OUT; dir <= IN; dir++)
@@ -38,40 +35,39 @@ static void make(struct conf *conf, bool stock)
 		new_keys(&keys[NEXT], conf->suite);
 		conf_write(conf);
 	}
-	peer = conf_of_peer(conf);
-	move_keys(peer, OLD, KEYS);
-	move_keys(peer, KEYS, NEXT);
-	if (!print_half(peer, stock))
+	peer = *conf;
+	conf_turn(&peer);
+	move_keys(&peer, OLD, KEYS);
+	move_keys(&peer, KEYS, NEXT);
+	if (!print_half(&peer, stock))
 		die("cannot write the peer's half to standard output: %s; run this again",
 		    strerror(errno));
-	free(peer);
 }
 
 /* Takes new keys from the half that minesp rekey has printed at the other end. */
 static void take(struct conf *conf, const char *path)
 {
-	struct conf *half = conf_new();
 	struct keys *keys = conf->keys;
+	struct conf half = CONF_DEFAULT;
 
-	conf_read(half, path);
-	if (strcmp(half->ends.local, conf->ends.local) ||
-	    strcmp(half->ends.peer, conf->ends.peer) || half->suite != conf->suite ||
-	    half->esn != conf->esn || half->clock != conf->clock ||
-	    half->implicit != conf->implicit)
+	conf_read(&half, path);
+	if (strcmp(half.ends.src[OUT], conf->ends.src[OUT]) ||
+	    strcmp(half.ends.src[IN], conf->ends.src[IN]) || half.suite != conf->suite ||
+	    half.esn != conf->esn || half.clock != conf->clock ||
+	    half.implicit != conf->implicit)
 		die("%s is not of this link, %s: take what minesp rekey prints at the other end",
 		    path, conf->name);
-	if (!same_keys(&half->keys[KEYS], &keys[KEYS])) {
-		if (!same_keys(&half->keys[OLD], &keys[KEYS]))
-			die("%s follows upon other keys than those that %s has: make the link anew, with minesp new",
-			    path, conf->name);
-		move_keys(conf, OLD, KEYS);
-		keys[KEYS] = half->keys[KEYS];
-		conf_write(conf);
-	}
-	free(half);
+	if (same_keys(&half.keys[KEYS], &keys[KEYS]))
+		return;			/* This host has taken them already. */
+	if (!same_keys(&half.keys[OLD], &keys[KEYS]))
+		die("the old keys in %s are not those of %s: make the link again with minesp new",
+		    path, conf->name);
+	move_keys(conf, OLD, KEYS);
+	keys[KEYS] = half.keys[KEYS];
+	conf_write(conf);
 }
 
-/* Ends the old keys, as soon as the peer has sent something by the new ones. */
+/* Ends the old keys, once the peer has sent something by the new ones. */
 static void retire(struct conf *conf, bool force)
 {
 	int newest = conf->keys[NEXT].half[IN].spi ? NEXT : KEYS;
@@ -79,12 +75,12 @@ static void retire(struct conf *conf, bool force)
 	static struct state s;
 
 	if (newest == KEYS && !conf->keys[OLD].half[IN].spi)
-		die("%s has no old keys: minesp rekey %s makes new ones first", conf->name,
+		die("%s has no old keys: make new ones first with minesp rekey %s", conf->name,
 		    conf->name);
 	state_sas(&s);
 	sa = state_find(&s, conf, newest, IN);
 	if (!force && (!sa || !sa->packets))
-		die("the peer of %s has sent nothing by the new keys, so it may not have them: give them to it, let it send something, try again; or --force",
+		die("the peer of %s has sent nothing by the new keys, so it may not have them: give them to it, let it send something, and try again; or use --force",
 		    conf->name);
 	if (newest == NEXT)
 		move_keys(conf, KEYS, NEXT);
@@ -104,7 +100,7 @@ int cmd_rekey(int argc, char **argv)
 	};
 	const char *from = NULL;
 	static struct state s;
-	struct conf *conf;
+	struct conf conf;
 
 	while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (o == 'F')
@@ -114,23 +110,23 @@ int cmd_rekey(int argc, char **argv)
 	}
 	if (optind != argc - 1 || end + !!from + stock > 1 || (force && !end))
 		usage();
-	conf = conf_load(argv[optind]);
+	conf_load(&conf, argv[optind]);
 	if (!end && !from)
 		check_secret_output();
 	conf_lock();
 	if (end)
-		retire(conf, force);
+		retire(&conf, force);
 	else if (from)
-		take(conf, from);
+		take(&conf, from);
 	else
-		make(conf, stock);
+		make(&conf, stock);
 	state_policies(&s);
-	/* If it is up, it had waited for the time, or was told not to. */
-	conf->wait = false;
-	if (!policies_there(&s, conf))
-		fprintf(stderr, "minesp: %s is not up: minesp up uses the keys\n", conf->name);
-	else if (apply(conf))
-		die("%s has problems: see above", conf->name);
-	free(conf);
+	/* A link that is up has waited for the time, unless it was told not to. */
+	conf.wait = false;
+	if (!policies_there(&s, &conf))
+		fprintf(stderr, "minesp: %s is not up: minesp up %s uses the new keys\n",
+			conf.name, conf.name);
+	else if (apply(&conf))
+		die("%s has problems: see above", conf.name);
 	return 0;
 }

@@ -1,43 +1,41 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * minesp show: what there is, what is wrong with it, and what was dropped.
+ * minesp show: links and SAs, what is wrong with them, and what was dropped.
  */
 #include <dirent.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 #include "minesp.h"
 
 static const char *const generations[] = { "keys", "next", "old" };
 
-/* Counters, and what they say to who does not know them */
+/* Counters, in words */
 static const struct {
 	const char *name, *says;
 } drops[] = {
-	{ "InIcvWrong", "wrong ICV: another key at the peer, or changed on the way" },
+	{ "InIcvWrong", "wrong ICV: the peer has another key, or the packet was changed" },
 	{ "InTooOld", "older than Fresh allows: replayed, or a clock is wrong" },
 	{ "InTooNew", "newer than Fresh allows: a clock is wrong" },
 	{ "InTruncated", "too short for ESP" },
-	{ "InPadLength", "malformed, with a right ICV: the peer's error" },
-	{ "InNextHeader", "of a protocol that cannot follow ESP" },
-	{ "InNoMemory", "received, but no memory" },
+	{ "InPadLength", "malformed, but with a right ICV: an error of the peer" },
+	{ "InNextHeader", "with a protocol that cannot be inside ESP" },
+	{ "InNoMemory", "received, but there was no memory" },
 	{ "InCryptoError", "received, but the crypto API failed" },
-	{ "OutAhead", "not sent: more at once than Ahead, or more than one a tick on average" },
-	{ "OutStandby", "not sent: net.minesp.sn_active is 0, this gateway stands by" },
-	{ "OutExpired", "not sent: no SNs are left, make new keys" },
-	{ "OutTooBig", "not sent: with ESP too long for IP" },
-	{ "OutNoMemory", "not sent: no memory" },
+	{ "OutAhead", "not sent: more at once than Ahead, or on average more than one a tick" },
+	{ "OutStandby", "not sent: this gateway stands by, net.minesp.sn_active is 0" },
+	{ "OutExpired", "not sent: no SNs are left; make new keys" },
+	{ "OutTooBig", "not sent: too long for IP with ESP" },
+	{ "OutNoMemory", "not sent: there was no memory" },
 	{ "OutCryptoError", "not sent: the crypto API failed" },
-	{ "ClockSetBack", "times the clock was set back: SNs may repeat after a boot, make new keys" },
-	{ "XfrmInNoStates", "of an SPI that nobody has here" },
-	{ "XfrmInNoPols", "of an SA, but no policy wants them" },
-	{ "XfrmInTmplMismatch", "came in the clear, but a policy wants ESP" },
+	{ "ClockSetBack", "times the clock was set back: SNs may repeat after a boot; make new keys" },
+	{ "XfrmInNoStates", "with an SPI that no SA here has" },
+	{ "XfrmInNoPols", "came by an SA, but no policy allows them" },
+	{ "XfrmInTmplMismatch", "came in the clear, but a policy asks for ESP" },
 	{ "XfrmInStateSeqError", "replays, or later than Window allows" },
-	{ "XfrmOutNoStates", "not sent: a policy wants ESP, and there is no SA" },
+	{ "XfrmOutNoStates", "not sent: a policy asks for ESP, and there is no SA" },
 };
 
-/* The SN sent last, or the highest one received; and when that was, if a clock made it */
+/* The last SN sent, or the highest one received; and its time, if it is from a clock */
 static void show_sn(const struct sa *sa, bool sent)
 {
 	uint64_t sn = sent ? sa->sent : sa->received, now;
@@ -52,8 +50,9 @@ static void show_sn(const struct sa *sa, bool sent)
 		printf(", %s ago", duration((now - sn) * (sa->tick / 1e6)));
 }
 
-static void show_sa(const struct sa *sa, int g, int dir)
+static void show_sa(struct sa *sa, int g, int dir)
 {
+	sa->shown = true;
 	printf("  %s 0x%08x", dir == OUT ? "out" : "in ", sa->spi);
 	if (g != KEYS)
 		printf(" (%s)", generations[g]);
@@ -69,12 +68,12 @@ static void show_sa(const struct sa *sa, int g, int dir)
 
 static void show_link(const struct conf *conf, const struct state *s)
 {
-	unsigned int i;
+	const struct pair *nets;
 	struct sa *sa;
 	int g, dir;
 
-	printf("%s: %s - %s, %s, %s, SNs from the %s", conf->name, conf->ends.local,
-	       conf->ends.peer, conf->n_tunnels ? "tunnel" : "transport", conf->suite->name,
+	printf("%s: %s - %s, %s, %s, SNs from the %s", conf->name, conf->ends.src[OUT],
+	       conf->ends.src[IN], conf_mode(conf), conf->suite->name,
 	       conf->clock ? "clock" : "counter");
 	if (conf->clock)
 		printf("%s%s", conf->esn ? " with ESN" : " until ",
@@ -83,14 +82,12 @@ static void show_link(const struct conf *conf, const struct state *s)
 	problems(conf, s, stdout);
 	if (conf->clock && stands_by())
 		printf("  stands by: net.minesp.sn_active is 0\n");
-	for (i = 0; i < conf->n_tunnels; i++)
-		printf("  tunnel %s - %s\n", conf->tunnels[i].local, conf->tunnels[i].peer);
+	for (nets = conf->tunnels; nets < conf->tunnels + conf->n_tunnels; nets++)
+		printf("  tunnel %s - %s\n", nets->src[OUT], nets->src[IN]);
 	for_each_sa(conf, g, dir) {
 		sa = state_find(s, conf, g, dir);
-		if (!sa)
-			continue;
-		sa->shown = true;
-		show_sa(sa, g, dir);
+		if (sa)
+			show_sa(sa, g, dir);
 	}
 }
 
@@ -102,9 +99,8 @@ static void json_link(const struct conf *conf, const struct state *s)
 
 	printf("{\"name\":\"%s\",\"local\":\"%s\",\"peer\":\"%s\",\"mode\":\"%s\",\"suite\":\"%s\","
 	       "\"sn\":\"%s\",\"esn\":%s,\"problems\":%u",
-	       conf->name, conf->ends.local, conf->ends.peer,
-	       conf->n_tunnels ? "tunnel" : "transport", conf->suite->name,
-	       conf->clock ? "clock" : "counter", conf->esn ? "true" : "false",
+	       conf->name, conf->ends.src[OUT], conf->ends.src[IN], conf_mode(conf),
+	       conf->suite->name, conf->clock ? "clock" : "counter", conf->esn ? "true" : "false",
 	       problems(conf, s, NULL));
 	if (conf->clock && !conf->esn)
 		printf(",\"end\":%" PRIu64, keys_end(&conf->keys[KEYS]));
@@ -128,7 +124,7 @@ static void json_link(const struct conf *conf, const struct state *s)
 	printf("]}");
 }
 
-/* What a file of counters says was dropped. Returns how many lines it has printed. */
+/* Shows the drops in a file of counters, after others. Returns how many are shown then. */
 static int show_drops(const char *path, bool json, int shown)
 {
 	FILE *f = fopen(path, "re");
@@ -147,7 +143,7 @@ static int show_drops(const char *path, bool json, int shown)
 			printf("%s\"%s\":%" PRIu64, shown ? "," : "", name, n);
 		else
 			printf("%s  %" PRIu64 " %s (%s)\n", shown ? "" :
-			       "All of this network namespace have had:\n",
+			       "In this network namespace, of all SAs:\n",
 			       n, drops[i].says, name);
 		shown++;
 	}
@@ -156,7 +152,7 @@ static int show_drops(const char *path, bool json, int shown)
 	return shown;
 }
 
-/* Those of IKE daemons, and what was added with ip */
+/* The SAs of no link: those of IKE daemons, or that were added with ip */
 static void show_others(const struct state *s)
 {
 	const struct sa *sa;
@@ -179,33 +175,29 @@ static int is_conf(const struct dirent *d)
 
 static void show(const char *name, const struct state *s, bool json)
 {
-	struct conf *conf = conf_load(name);
+	struct conf conf;
 
+	conf_load(&conf, name);
 	if (json)
-		json_link(conf, s);
+		json_link(&conf, s);
 	else
-		show_link(conf, s);
-	free(conf);
+		show_link(&conf, s);
 }
 
 int cmd_show(int argc, char **argv)
 {
-	int json = 0, o, i, n;
+	int json = 0, i, n;
 	const struct option options[] = { { "json", no_argument, &json, 1 }, { 0 } };
+	const char *name = only_word(argc, argv, options, false);
 	struct dirent **entries;
 	static struct state s;
 
-	while ((o = getopt_long(argc, argv, "", options, NULL)) != -1)
-		if (o)
-			usage();
-	if (optind + 1 < argc)
-		usage();
 	state_sas(&s);
 	state_policies(&s);
 	if (json)
 		printf("{\"links\":[");
-	if (optind < argc) {
-		show(argv[optind], &s, json);
+	if (name) {
+		show(name, &s, json);
 	} else {
 		n = scandir(CONF_DIR, &entries, is_conf, alphasort);
 		if (n <= 0)

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * minesp spi: an SPI to use, for a line such as
+ * minesp spi: prints an SPI, for a line such as
  * ip xfrm state add ... spi $(minesp spi) ...
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <string.h>
 #include "minesp.h"
 
-/* RFC 9333 3.1, for whoever chooses an SPI that is not random. */
-static const char price[] =
-"minesp: a structured SPI tells whoever watches the network which SA it is,\n"
-"how often it was rekeyed and, if many devices choose alike, what make they\n"
-"are; and it lets them make packets whose ICV has to be checked. Where that\n"
-"matters use a random one.\n";
+/* RFC 9333 section 3.1 */
+static const char warning[] =
+"minesp: a structured SPI shows an observer of the network which SA it is, how often\n"
+"it was rekeyed and, if many devices choose alike, their make; and an attacker can\n"
+"guess it, to send packets whose ICV has to be checked. Where that matters, use a\n"
+"random one.\n";
 
 static uint32_t number(const char *text, uint32_t min, uint32_t max)
 {
@@ -25,7 +24,6 @@ static uint32_t number(const char *text, uint32_t min, uint32_t max)
 	return n;
 }
 
-/* Reserved ones are thrown away, and drawn again. */
 uint32_t spi_random(void)
 {
 	uint32_t spi;
@@ -42,7 +40,7 @@ uint32_t spi_next(uint32_t spi)
 	return (spi & ~255u) | ((spi + 1) & 255);
 }
 
-/* The lowest SA of which neither slot is taken. */
+/* The lowest structured SPI whose slots, for even and odd rekey indices, are free */
 static uint32_t free_spi(void)
 {
 	static unsigned char taken[1 << 24];
@@ -51,9 +49,9 @@ static uint32_t free_spi(void)
 	uint32_t spi;
 	FILE *f;
 
-	if (!read_line("/proc/sys/net/minesp/sad_slots", line, sizeof(line)) ||
+	if (!read_line(SYSCTLS "sad_slots", line, sizeof(line)) ||
 	    !parse_number(line, 2, 1 << 20, &slots))
-		die("cannot read net.minesp.sad_slots: load the module, modprobe minesp");
+		die("cannot read net.minesp.sad_slots: load the module with modprobe minesp");
 	f = fopen("/proc/net/minesp", "re");
 	if (!f)
 		die("/proc/net/minesp: %s", strerror(errno));
@@ -66,7 +64,7 @@ static uint32_t free_spi(void)
 	for (n = 1; n <= slots / 2; n++)
 		if (!taken[n % (slots / 2)])
 			return n << 8;
-	die("no slot is free: make net.minesp.sad_slots larger");
+	die("no slot is free: increase net.minesp.sad_slots");
 }
 
 int cmd_spi(int argc, char **argv)
@@ -88,7 +86,7 @@ int cmd_spi(int argc, char **argv)
 		usage();
 	}
 	if (argc > 1)
-		fputs(price, stderr);
+		fputs(warning, stderr);
 	printf("0x%08" PRIx32 "\n", spi);
 	return 0;
 }

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What there is in the kernel: all SAs and policies, as ip -s xfrm lists them, and
- * what /proc/net/minesp adds.
+ * What the kernel has: all SAs and policies, as ip -s xfrm lists them, and what
+ * /proc/net/minesp adds.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/timex.h>
 #include <time.h>
 #include <unistd.h>
@@ -40,23 +39,14 @@ static struct sa *find(const struct state *s, uint32_t spi, const char *dst)
 	return s->n_sas ? bsearch(&key, s->sas, s->n_sas, sizeof(key), compare) : NULL;
 }
 
-static FILE *start(const char *command)
-{
-	FILE *f = popen(command, "re");
-
-	if (!f)
-		die("%s: %s", command, strerror(errno));
-	return f;
-}
-
 static void list_sas(struct state *s)
 {
-	FILE *f = start("exec ip -s xfrm state list nokeys");
+	FILE *f = popen("exec ip -s xfrm state list nokeys", "re");
 	char dst[INET6_ADDRSTRLEN], line[512];
 	uint32_t spi, reqid;
 	struct sa *sa = NULL;
 
-	while (fgets(line, sizeof(line), f)) {
+	while (f && fgets(line, sizeof(line), f)) {
 		if (sscanf(line, "src %*s dst %45s", dst) == 1) {
 			sa = NULL;
 		} else if (sscanf(line, " proto esp spi 0x%" SCNx32 "(%*u) reqid %" SCNu32,
@@ -71,47 +61,42 @@ static void list_sas(struct state *s)
 			       &sa->replays, &sa->failed);
 		}
 	}
-	if (pclose(f))
-		die("cannot list SAs: try ip -s xfrm state, as root");
+	if (!f || pclose(f))
+		die("cannot list SAs: run minesp as root, and see what ip -s xfrm state says");
 	if (s->n_sas)
 		qsort(s->sas, s->n_sas, sizeof(*s->sas), compare);
 }
 
-/* Says of each SA that is minimal what minesp knows of it. */
+/* Adds what minesp knows of each minimal SA. */
 static void list_minimal(struct state *s)
 {
+	char line[512], direct[8], how[16], fresh[8], dst[INET6_ADDRSTRLEN], suite[64];
 	FILE *f = fopen("/proc/net/minesp", "re");
-	char line[512], direct[8], how[16], fresh[8];
-	struct sa new, *sa;
-	int end;
+	uint64_t sent, received;
+	struct sa *sa;
+	uint32_t spi;
+	int rest;
 
 	if (f && fgets(line, sizeof(line), f) && !strstr(line, " tick-us "))
-		die("/proc/net/minesp: this program and the module differ in their versions");
+		die("/proc/net/minesp: this program and the module are of different versions: install both from one source");
 	while (f && fgets(line, sizeof(line), f)) {
-		new.tick = 0;
-		new.epoch = 0;
-		new.ahead = 0;
 		if (sscanf(line, "0x%" SCNx32 " %*s %7s %15s %" SCNu64 " %" SCNu64
-			   " %*s %7s %n", &new.spi, direct, how, &new.sent, &new.received,
-			   fresh, &end) != 6 ||
-		    sscanf(line + end, "%*s %*s %*s %*s %*s %45s %63s", new.dst,
-			   new.suite) != 2)
+			   " %*s %7s %n", &spi, direct, how, &sent, &received, fresh,
+			   &rest) != 6 ||
+		    sscanf(line + rest, "%*s %*s %*s %*s %*s %45s %63s", dst, suite) != 2)
 			continue;
-		/* Each of them is - where there are none. */
-		sscanf(line + end, "%u %u %u", &new.tick, &new.epoch, &new.ahead);
-		sa = find(s, new.spi, new.dst);
+		sa = find(s, spi, dst);
 		if (!sa)
 			continue;
 		sa->minimal = true;
 		sa->direct = !strcmp(direct, "yes");
 		sa->clock = !strcmp(how, "clock");
 		sa->fresh = !strcmp(fresh, "yes");
-		sa->tick = new.tick;
-		sa->epoch = new.epoch;
-		sa->ahead = new.ahead;
-		sa->sent = new.sent;
-		sa->received = new.received;
-		strcpy(sa->suite, new.suite);
+		sa->sent = sent;
+		sa->received = received;
+		strcpy(sa->suite, suite);
+		/* An SA with neither clock nor freshness has - for each. */
+		sscanf(line + rest, "%u %u %u", &sa->tick, &sa->epoch, &sa->ahead);
 	}
 	if ((!f && module_loaded()) || (f && ferror(f)))
 		die("/proc/net/minesp: %s; only root may read it", strerror(errno));
@@ -119,7 +104,7 @@ static void list_minimal(struct state *s)
 		fclose(f);
 }
 
-/* Reads all SAs, anew. Everything in s is 0 before it is first read. */
+/* Reads all SAs, again if need be. The caller must have set s to 0 at first. */
 void state_sas(struct state *s)
 {
 	free(s->sas);
@@ -129,10 +114,10 @@ void state_sas(struct state *s)
 	list_minimal(s);
 }
 
-/* Reads all policies, anew. */
+/* Likewise, all policies */
 void state_policies(struct state *s)
 {
-	FILE *f = start("exec ip xfrm policy list nosock");
+	FILE *f = popen("exec ip xfrm policy list nosock", "re");
 	char selector[200] = "", line[512], dir[4];
 	struct policy *p = NULL;
 	const char *priority;
@@ -140,7 +125,7 @@ void state_policies(struct state *s)
 	free(s->policies);
 	s->policies = NULL;
 	s->n_policies = 0;
-	while (fgets(line, sizeof(line), f)) {
+	while (f && fgets(line, sizeof(line), f)) {
 		if (!strncmp(line, "src ", 4)) {
 			/* None of ours is longer. */
 			snprintf(selector, sizeof(selector), "%.*s", (int)strcspn(line, "\n"),
@@ -155,14 +140,14 @@ void state_policies(struct state *s)
 			sscanf(line, " proto esp reqid %" SCNu32, &p->reqid);
 		}
 	}
-	if (pclose(f))
-		die("cannot list policies: try ip xfrm policy, as root");
+	if (!f || pclose(f))
+		die("cannot list policies: run minesp as root, and see what ip xfrm policy says");
 }
 
 /* An SA of a link, if it is there and minimal */
 struct sa *state_find(const struct state *s, const struct conf *conf, int g, int dir)
 {
-	struct sa *sa = find(s, conf->keys[g].half[dir].spi, conf_dst(conf, dir));
+	struct sa *sa = find(s, conf->keys[g].half[dir].spi, conf->ends.src[!dir]);
 
 	return sa && sa->minimal ? sa : NULL;
 }
@@ -175,11 +160,11 @@ bool policy_is_of(const struct policy *p, const struct conf *conf)
 /* How many policies of a link there are that ask for ESP */
 unsigned int policies_there(const struct state *s, const struct conf *conf)
 {
+	const struct policy *p;
 	unsigned int n = 0;
-	size_t i;
 
-	for (i = 0; i < s->n_policies; i++)
-		n += s->policies[i].reqid == conf_reqid(conf);
+	for (p = s->policies; p < s->policies + s->n_policies; p++)
+		n += p->reqid == conf_reqid(conf);
 	return n;
 }
 
@@ -188,16 +173,16 @@ bool module_loaded(void)
 	return !access("/proc/net/minesp_stat", F_OK);
 }
 
-/* Does another gateway send in place of this one? See failover.rst. */
+/* Whether another gateway sends in place of this one: see failover.rst. */
 bool stands_by(void)
 {
 	char line[16];
 
-	return read_line("/proc/sys/net/minesp/sn_active", line, sizeof(line)) &&
+	return read_line(SYSCTLS "sn_active", line, sizeof(line)) &&
 	       line[0] == '0';
 }
 
-/* Has NTP, PTP or the like set the clock? */
+/* Whether NTP, PTP or the like has set the clock */
 bool time_known(void)
 {
 	struct timex t = { 0 };

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Cipher suites, by the names that strongSwan has for them. The key of an AEAD ends
- * with its salt.
+ * Cipher suites, by strongSwan's names. The key of an AEAD ends with its salt.
  */
-#include <string.h>
 #include "minesp.h"
 
 static const struct suite suites[] = {
@@ -47,9 +45,7 @@ int cmd_key(int argc, char **argv)
 	unsigned char key[KEY_MAX];
 	const struct suite *suite;
 
-	if (argc != 2 || argv[1][0] == '-')
-		usage();
-	suite = suite_find(argv[1]);
+	suite = suite_find(only_word(argc, argv, NULL, true));
 	random_bytes(key, suite->enc_len + suite->auth_len);
 	print_hex(stdout, key, suite->enc_len + suite->auth_len);
 	putchar('\n');

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What everything else uses: errors, numbers, dates.
+ * Errors, numbers, dates: what all files use.
  */
 #include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/random.h>
 #include <time.h>
 #include "minesp.h"
@@ -29,7 +28,7 @@ void die(const char *fmt, ...)
 	exit(1);
 }
 
-/* What a user has typed, as it may go to a terminal */
+/* What a user has typed, safe to print: no control characters, and not long */
 const char *safe(const char *text)
 {
 	static char said[64];
@@ -55,7 +54,7 @@ bool parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *n)
 void random_bytes(void *to, size_t n)
 {
 	if (getrandom(to, n, 0) != (ssize_t)n)
-		die("no random numbers: %s", strerror(errno));
+		die("cannot get random numbers: %s", strerror(errno));
 }
 
 void print_hex(FILE *to, const unsigned char *bytes, size_t n)
@@ -87,11 +86,11 @@ const char *date(uint64_t seconds)
 
 	if ((uint64_t)t != seconds || !gmtime_r(&t, &tm) ||
 	    !strftime(said, sizeof(said), "%Y-%m-%d", &tm))
-		return "after 2038";	/* a time_t of 32 bits */
+		return "after 2038";	/* with a time_t of 32 bits */
 	return said;
 }
 
-/* A length of time, in the unit that suits it; two results are good at a time */
+/* A length of time, in a suitable unit; the last two results stay valid */
 const char *duration(double seconds)
 {
 	static const struct {
