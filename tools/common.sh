@@ -27,6 +27,7 @@ descendants()
 {
 	local child
 
+	# shellcheck disable=SC2013	# words, on one line
 	for child in $(cat /proc/"$1"/task/*/children 2> /dev/null); do
 		echo "$child"
 		descendants "$child"

@@ -24,6 +24,8 @@ done
 cd build/coverage || exit
 for file in *"#minesp#"*.c.gcov; do
 	name=${file##*#minesp#}
+	both=("$file")
+	[ -e "kunit/$file" ] && both+=("kunit/$file")
 	awk -v name="minesp/${name%.gcov}" '
 		BEGIN { FS = ":" }
 		$2 + 0 && $1 !~ /-/ { line[$2 + 0] = $0; if ($2 + 0 > last) last = $2 + 0 }
@@ -36,5 +38,5 @@ for file in *"#minesp#"*.c.gcov; do
 			for (i = 1; i <= last; i++)
 				if (i in line && !(i in reached))
 					print line[i]
-		}' "$file" $(ls "kunit/$file" 2> /dev/null)
+		}' "${both[@]}"
 done

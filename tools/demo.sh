@@ -18,14 +18,14 @@ sa()
 		"replay-window 32 aead 'rfc4106(gcm(aes))' $3 128 ${*:4}"
 }
 
-# What the sensor does when it starts: two SAs, one with SNs from the clock, the other
-# with a counter, and ten packets a second on each.
+# What the sensor does when it starts: two SAs, one with SNs from the clock since epoch $1,
+# the other with a counter, and ten packets a second on each.
 sensor()
 {
 	cat <<-END
 		modprobe -a virtio_pci virtio_net minesp
 		cd /proc/sys/net/minesp
-		echo $epoch > sn_epoch
+		echo $1 > sn_epoch
 		echo 100000 > sn_tick_us
 		echo 20 > sn_ahead
 		ip -batch - <<-IP
@@ -64,7 +64,7 @@ power()
 			sleep 0.2
 		done
 		rm -f "$dir/sensor"
-		[ $life = 2 ] || epoch=$(date +%s) sensor > "$dir/sensor.sh"
+		[ $life = 2 ] || sensor "$(date +%s)" > "$dir/sensor.sh"
 		setsid tools/device.sh "$release" "$dir/sensor.sh" \
 			-device virtio-net-pci,netdev=n0 -netdev "$(wire sensor gateway)" \
 			> "$dir/sensor.log" &
@@ -109,7 +109,7 @@ say()
 run()
 {
 	echo "$ $*"
-	eval "$@" || die "failed: $*"
+	eval "$*" || die "failed: $*"
 }
 
 # Waits until a file has a word.

@@ -85,6 +85,7 @@ for file in ${DEVICE_FILES:-}; do
 done
 {
 	cat $dir.cpio.gz
+	# shellcheck disable=SC2012	# All names in it are ours.
 	(cd "$work" && ls | "$busybox" cpio -o -H newc 2> /dev/null | gzip -1)
 } > "$work/initramfs"
 exec 7< "$work/initramfs"

@@ -54,11 +54,11 @@ make_foreign_root()
 	local include
 
 	[ -e "$root" ] && return
-	include=$(echo $BASE $TEST_PROGRAMS "linux-image-$flavour" "linux-headers-$flavour")
+	include=($BASE $TEST_PROGRAMS "linux-image-$flavour" "linux-headers-$flavour")
 	grep -h " $SUITE " "build/roots/$SUITE/etc/apt/sources.list" |
 		bootstrap "$SUITE-$arch" "$SUITE" - finish_foreign_root --variant=extract \
 			--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
-			--architectures="$arch" --include="${include// /,}"
+			--architectures="$arch" --include="$(IFS=,; echo "${include[*]}")"
 }
 
 # By hand, what installing would have done

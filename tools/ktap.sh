@@ -15,7 +15,7 @@ build_verdict()
 	local said status
 
 	said=$("${@:3}" 2>&1 | grep -v -e '^$' -e 'Skipping BTF')
-	echo -n "$said" | sed '$a\'
+	[ -z "$said" ] || echo "$said"
 	[ -z "$said" ] && [ -e "$2" ]
 	status=$?
 	verdict $status "build for $1 without a warning"

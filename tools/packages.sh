@@ -72,7 +72,7 @@ boots()
 {
 	local accel="--disable-kvm" options="-accel tcg,thread=single" kernel
 
-	have_kvm && accel= options=
+	have_kvm && accel='' options=''
 	kernel=$(kernel_of "$1" trixie) || return
 	PATH=$PWD/build/venv/bin:$PATH timeout 400 vng $accel --systemd --rw --force-9p \
 		--root "$PWD/$dir/root" --user root --cpus 2 --memory 2G --verbose \
@@ -89,7 +89,8 @@ left()
 		! -path '*/var/cache/*'
 }
 
-releases=$(ls build/roots/trixie/lib/modules | grep -v -e debug -e races)
+releases=$(find build/roots/trixie/lib/modules -mindepth 1 -maxdepth 1 \
+	! -name '*-debug' ! -name '*-races' -printf '%f\n')
 echo "TAP version 13"
 apt install systemd-sysv ./$dir/debs~old/*.deb && built
 verdict $? "the packages install, and DKMS builds for $(xargs <<< "$releases")"
@@ -106,4 +107,4 @@ in_root $root "systemctl -q disable boot-test minesp@a
 	rm /etc/systemd/system/boot-test.service"
 apt purge minesp minesp-dkms && left=$(left) && [ -z "$left" ]
 verdict $? "a purge leaves nothing"
-[ -z "${left:-}" ] || sed 's/^/# /' <<< "$left"
+[ -z "${left:-}" ] || echo "# ${left//$'\n'/$'\n# '}"

@@ -109,7 +109,7 @@ install_libreswan()
 # Makes the root for the kernels of Debian suite $1, with that kernel
 install_kernel()
 {
-	local root=${1%-backports} suite= release
+	local root=${1%-backports} suite='' release
 
 	[ "$1" = "$root" ] || suite=$1
 	make_root "$root" || exit

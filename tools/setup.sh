@@ -27,6 +27,7 @@ if ! cmp -s tools/requirements.txt build/venv/requirements.txt ||
 		die "cannot install virtme-ng with pip: see above"
 fi
 
-for suite in ${*:-$KERNELS}; do
+[ $# != 0 ] || set -- $KERNELS
+for suite in "$@"; do
 	install_kernel "$suite"
 done

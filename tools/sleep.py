@@ -14,7 +14,6 @@ import contextlib
 import json
 import re
 import socket
-import struct
 import sys
 import time
 

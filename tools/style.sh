@@ -1,9 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# make style: sparse, endianness included, for every supported kernel, and
-# checkpatch --strict. Silent when there is nothing to say. Debian 13's sparse does not
-# understand the headers of 7.3 (typeof_unqual), and 7.3's build goes on without it.
+# make style: sparse, endianness included, for every supported kernel, and checkpatch
+# --strict, for C; shellcheck for scripts, see .shellcheckrc; flake8 for Python, see
+# .flake8. Silent when there is nothing to say. Debian 13's sparse does not understand the
+# headers of 7.3 (typeof_unqual), and 7.3's build goes on without it.
 
 . "$(dirname "$0")/roots.sh"
 
@@ -37,4 +38,8 @@ checkpatch --ignore STRCPY,PREFER_DEFINED_ATTRIBUTE_MACRO,LONG_LINE_STRING,LONG_
 # The one file that may look at the kernel's version.
 checkpatch --ignore LINUX_VERSION_CODE,CONSTANT_COMPARISON \
 	-f include/compat.h || status=1
+install_in trixie flake8 shellcheck || exit
+in_root trixie "flake8 selftests tools" || status=1
+in_root trixie "shellcheck -f gcc .ci/run tools/*.sh tools/bench/*.sh debian/minesp.postrm \
+	tools/minesp/etc/minesp.bash tools/minesp/etc/minesp.openrc.in" || status=1
 exit $status

@@ -9,7 +9,7 @@ _minesp()
 	case $COMP_CWORD,$command,$prev in
 	1,*) words="new up down check show rekey spi key plan --help --version" ;;
 	*,*,--from)
-		COMPREPLY=($(compgen -o plusdirs -f -- "$cur"))
+		mapfile -t COMPREPLY < <(compgen -o plusdirs -f -- "$cur")
 		return ;;
 	*,key,* | *,*,--suite)
 		words="aes128gcm16 aes256gcm16 chacha20poly1305 aes128ccm8 aes128ccm16
@@ -29,6 +29,6 @@ _minesp()
 			[ -e "$file" ] && file=${file##*/} && words+=" ${file%.conf}"
 		done ;;
 	esac
-	COMPREPLY=($(compgen -W "$words" -- "$cur"))
+	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
 }
 complete -F _minesp minesp
