@@ -87,8 +87,11 @@ def both_kinds():
                     src, dst = source.address(family), sink.address(family)
                     ports = f"proto udp {('dport', 'sport')[d]} {port}"
                     h.ip(f"""
-                        xfrm state add src {src} dst {dst} proto esp spi {0x2000 + 2 * i + d:#x} reqid {port} mode transport replay-window 32 {lib.AEAD} {lib.KEYS[128]} 128 {flag}
-                        xfrm policy add src {src} dst {dst} {ports} dir {way[d]} tmpl src {src} dst {dst} proto esp reqid {port} mode transport
+                        xfrm state add src {src} dst {dst} proto esp spi {0x2000 + 2 * i + d:#x} \
+                            reqid {port} mode transport replay-window 32 \
+                            {lib.AEAD} {lib.KEYS[128]} 128 {flag}
+                        xfrm policy add src {src} dst {dst} {ports} dir {way[d]} \
+                            tmpl src {src} dst {dst} proto esp reqid {port} mode transport
                     """)
         for (family, port), flag in kinds.items():
             ends = [h.socket(lib.family_of(h.address(family)), socket.SOCK_DGRAM)
@@ -201,7 +204,7 @@ def not_by_gro(family):
     packets that are not for this host, such as those it has sent. And the mark of an SA
     is set after its look-up."""
     with scapy_peer.meet(scapy_peer.Peer, "transport", family, family,
-                      words="mark 0 mask 0xff output-mark 1 mask 0xff") as p:
+                         words="mark 0 mask 0xff output-mark 1 mask 0xff") as p:
         p.app.send(b"away")
         away = p.capture()
         # Where esp6_offload looks for an extension header before ESP, it finds one.

@@ -327,8 +327,10 @@ def interface(kind, mode, family):
             b.ip(f"""
                 xfrm policy flush
                 xfrm state flush
-                xfrm state add src {peer} dst {me} proto esp spi {lib.SPI['b']:#x} reqid 1 mode {mode} replay-window 1024 {lib.SUITE} {words} {flag}
-                xfrm policy add src {anyone} dst {anyone} dir in tmpl src {peer} dst {me} proto esp reqid 1 mode {mode} {words}
+                xfrm state add src {peer} dst {me} proto esp spi {lib.SPI['b']:#x} \
+                    reqid 1 mode {mode} replay-window 1024 {lib.SUITE} {words} {flag}
+                xfrm policy add src {anyone} dst {anyone} dir in \
+                    tmpl src {peer} dst {me} proto esp reqid 1 mode {mode} {words}
             """)
 
         way = "inner" if mode == "tunnel" else "outer"

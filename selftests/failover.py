@@ -309,7 +309,8 @@ def receiving():
             h.ip(f"link set lo up\naddr add {GATEWAY}/24 dev veth0\nlink set veth0 up")
         c.ip(f"""
             neigh replace {GATEWAY} lladdr {a.mac} dev lan nud permanent
-            xfrm state add src {PEER} dst {GATEWAY} proto esp spi {SPI} {lib.SUITE} {lib.XFLAG_CLOCK}
+            xfrm state add src {PEER} dst {GATEWAY} proto esp spi {SPI} \
+                {lib.SUITE} {lib.XFLAG_CLOCK}
             xfrm policy add src {PEER} dst {GATEWAY} dir out tmpl proto esp mode transport
         """)
         sinks = []

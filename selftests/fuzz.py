@@ -121,7 +121,7 @@ def taken(p):
     """How many packets had a right ICV."""
     stats = p.a.stats()
     return sum(stats[k] for k in ("InPackets", "InDummies", "InPadLength",
-                                   "InNextHeader"))
+                                  "InNextHeader"))
 
 
 def dropped(p, rand, count):

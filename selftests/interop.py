@@ -52,14 +52,14 @@ def cases():
     for bits in (192, 256):
         yield (f"key of {bits} bits",
                lambda n=bits: traffic.talk("stock", "transport", 4, 4, SOME_SIZES,
-                                   suite=f"{lib.AEAD} {lib.KEYS[n]} 128"))
+                                           suite=f"{lib.AEAD} {lib.KEYS[n]} 128"))
     for window in (0, 1, 32, 128):
         yield (f"replay window {window}",
                lambda n=window: replay_window(n))
     for peer in ("stock", "minimal"):
         yield (f"ESN, {peer} peer",
                lambda p=peer: traffic.talk(p, "transport", 6, 6, SOME_SIZES,
-                                   "flag esn"))
+                                            "flag esn"))
     for p, peer in enumerate(("stock", "minimal")):
         for n, args in enumerate(lib.MODES):
             if share.mine(n + p):

@@ -90,7 +90,8 @@ def directions():
             sa = f"proto esp reqid 1 mode transport {GCM}"
             h.ip(f"""
                 xfrm state add src {out} dst {peer} spi {lib.SPI[back]:#x} {sa} dir out
-                xfrm state add src {peer} dst {out} spi {lib.SPI[h.name]:#x} {sa} replay-window 32 dir in
+                xfrm state add src {peer} dst {out} spi {lib.SPI[h.name]:#x} \
+                    {sa} replay-window 32 dir in
                 xfrm policy add src {out} dst {peer} dir out tmpl proto esp reqid 1 mode transport
                 xfrm policy add src {peer} dst {out} dir in tmpl proto esp reqid 1 mode transport
             """)

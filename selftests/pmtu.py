@@ -70,8 +70,10 @@ def redirected(family, words):
             neigh replace {old} lladdr {b.mac} dev veth0
             neigh replace {new} lladdr 02:00:00:00:00:77 dev veth0
             route add {far} via {old} dev veth0
-            xfrm state add src {me} dst {far} proto esp spi 0x1000 reqid 1 mode transport {lib.SUITE} {words}
-            xfrm policy add src {me} dst {far} dir out tmpl src {me} dst {far} proto esp reqid 1 mode transport
+            xfrm state add src {me} dst {far} proto esp spi 0x1000 \
+                reqid 1 mode transport {lib.SUITE} {words}
+            xfrm policy add src {me} dst {far} dir out \
+                tmpl src {me} dst {far} proto esp reqid 1 mode transport
         """)
         wire = b.wire()
         with a.socket(lib.family_of(far), socket.SOCK_DGRAM) as sock:

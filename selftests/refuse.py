@@ -172,7 +172,8 @@ def refusals():
            lambda: refused(f"{gcm} 128 extra-flag 0x40000000",
                            "implicit IV needs clock SNs"))
     yield ("a key that is too short",
-           lambda: refused(f"{lib.AEAD} {KEY[:-2]} 128", "a key of 20, 28 or 36 bytes (4 of salt)"))
+           lambda: refused(f"{lib.AEAD} {KEY[:-2]} 128",
+                           "a key of 20, 28 or 36 bytes (4 of salt)"))
     for flags in ("0x03000000", "0x0a000000", "0x42000000", "0x82000000"):
         yield (f"extra-flag {flags}",
                lambda f=flags: refused(f"{gcm} 128 extra-flag {f}",

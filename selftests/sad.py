@@ -92,7 +92,8 @@ def two_addresses():
         other = "192.0.2.11"
         p.a.ip(f"""
             addr add {other}/24 dev veth0
-            xfrm policy add src {p.b.address(4)}/32 dst {other}/32 dir in tmpl src {p.b.address(4)} dst {other} proto esp reqid 1 mode transport
+            xfrm policy add src {p.b.address(4)}/32 dst {other}/32 dir in \
+                tmpl src {p.b.address(4)} dst {other} proto esp reqid 1 mode transport
         """)
         sa(p.a, lib.SPI["a"], dst=other)
         lib.equal([way(p, lib.SPI["a"]) for _ in range(2)],

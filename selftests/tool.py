@@ -303,10 +303,10 @@ def hostile_files():
         lines = good.splitlines()
 
         def line_of(start):
-            return 1 + next(n for n, l in enumerate(lines) if l.startswith(start))
+            return 1 + next(n for n, line in enumerate(lines) if line.startswith(start))
 
         def change(start, to):
-            return "\n".join(to if l.startswith(start) else l for l in lines) + "\n"
+            return "\n".join(to if line.startswith(start) else line for line in lines) + "\n"
 
         key = keys_of("a")[0]
         keys_begin, link_begin = line_of("[Keys]"), line_of("[Link]")

@@ -78,7 +78,8 @@ def mac(name, algorithm, key, message, icv):
                               f"0x{key} {len(icv) * 4}", esp, None, None)
 
 
-PING = "08090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f3031323334353637"
+PING = ("08090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+        "202122232425262728292a2b2c2d2e2f3031323334353637")
 AES_GCM, AES_CTR = "rfc4106(gcm(aes))", "rfc3686(ctr(aes))"
 
 

@@ -142,8 +142,10 @@ class Host:
         self.ip(f"""
             xfrm policy flush
             xfrm state flush
-            xfrm state add src {o_me} dst {o_peer} proto esp spi {SPI[self.peer]:#x} {sa} sel src {me} dst {peer}
-            xfrm state add src {o_peer} dst {o_me} proto esp spi {SPI[self.name]:#x} {sa} sel src {peer} dst {me}
+            xfrm state add src {o_me} dst {o_peer} proto esp spi {SPI[self.peer]:#x} {sa} \
+                sel src {me} dst {peer}
+            xfrm state add src {o_peer} dst {o_me} proto esp spi {SPI[self.name]:#x} {sa} \
+                sel src {peer} dst {me}
             xfrm policy add src {me} dst {peer} dir out tmpl src {o_me} dst {o_peer} {esp}
             xfrm policy add src {peer} dst {me} dir in tmpl src {o_peer} dst {o_me} {esp}
         """)
@@ -202,7 +204,8 @@ def hosts(mtu=1500):
                 neigh replace {peer.address(6)} lladdr {peer.mac} dev veth0
                 neigh replace {peer.address(4, 'inner')} lladdr {peer.mac} dev veth0
                 route add {peer.address(4, 'inner')} dev veth0 src {h.address(4, 'inner')}
-                route add {peer.address(6, 'inner')} via {peer.address(6)} dev veth0 src {h.address(6, 'inner')}
+                route add {peer.address(6, 'inner')} via {peer.address(6)} dev veth0 \
+                    src {h.address(6, 'inner')}
             """)
             if _gro:
                 # With TSO, veth takes no packets to GRO.

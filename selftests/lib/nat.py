@@ -176,8 +176,10 @@ class Nat:
         sa = (f"reqid 1 mode {self.mode} replay-window 1024 {self.suite} {self.flags[1]} "
               f"replay-oseq")
         return f"""
-            xfrm state {verb} src {me} dst {peer} proto esp spi {SPI["a"]:#x} {sa} {oseq} {words(PORT, port)} sel src {s_me} dst {s_peer}
-            xfrm state {verb} src {peer} dst {me} proto esp spi {SPI["b"]:#x} {sa} 0 {words(port, PORT)} sel src {s_peer} dst {s_me}
+            xfrm state {verb} src {me} dst {peer} proto esp spi {SPI["a"]:#x} \
+                {sa} {oseq} {words(PORT, port)} sel src {s_me} dst {s_peer}
+            xfrm state {verb} src {peer} dst {me} proto esp spi {SPI["b"]:#x} \
+                {sa} 0 {words(port, PORT)} sel src {s_peer} dst {s_me}
         """
 
     def heard(self):

@@ -45,8 +45,10 @@ def path():
                 route add 203.0.113.1 dev veth0
                 route add default via 203.0.113.1 dev veth0
                 route add default via fe80::1 dev veth0
-                route add {ADDRESSES[kind, 4][h.peer]} via 203.0.113.1 dev veth0 src {h.address(4, kind)}
-                route add {ADDRESSES[kind, 6][h.peer]} via fe80::1 dev veth0 src {h.address(6, kind)}
+                route add {ADDRESSES[kind, 4][h.peer]} via 203.0.113.1 dev veth0 \
+                    src {h.address(4, kind)}
+                route add {ADDRESSES[kind, 6][h.peer]} via fe80::1 dev veth0 \
+                    src {h.address(6, kind)}
             """)
         yield a, b
 
@@ -54,7 +56,8 @@ def path():
 def found(mode, inner, outer, words, suite=SUITE,
           before=lambda a, b: contextlib.nullcontext()):
     """The MTU of the first link and the path MTU that a finds, in bytes of the inner
-    packet. Packets of that length have to get through, and longer ones must not. before: what is there meanwhile."""
+    packet. Packets of that length have to get through, and longer ones must not. before:
+    what is there meanwhile."""
     kind = "inner" if mode == "tunnel" else "outer"
     with path() as (a, b), before(a, b):
         for h in (a, b):

@@ -18,7 +18,7 @@ from .verdict import equal
 from .wait import TIMEOUT, wait_for
 
 try:
-    from scapy.layers.inet import ICMP, IP, UDP
+    from scapy.layers.inet import ICMP, IP, UDP  # noqa: F401 (for tests)
     from scapy.layers.inet6 import IPv6
     from scapy.layers.ipsec import ESP, SecurityAssociation, _ESPPlain
     from scapy.layers.l2 import Ether
