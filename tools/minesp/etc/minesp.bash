@@ -1,31 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0
-# bash completion for minesp(8)
+# bash completion for minesp(8). What can follow comes from minesp itself.
 
 _minesp()
 {
-	local cur=$2 prev=$3 command=${COMP_WORDS[1]} words='' file
-	local links="/etc/minesp/*.conf" plan="--rate --burst --years"
+	local cur=$2 prev=$3 command=${COMP_WORDS[1]} words file
 
 	case $COMP_CWORD,$command,$prev in
-	1,*) words="new up down check show rekey spi key plan --help --version" ;;
+	1,*)
+		words="$(minesp --help | sed -n 's/^.* minesp \([a-z]*\) .*/\1/p') --help --version" ;;
 	*,*,--from)
 		mapfile -t COMPREPLY < <(compgen -o plusdirs -f -- "$cur")
 		return ;;
 	*,key,* | *,*,--suite)
-		words="aes128gcm16 aes256gcm16 chacha20poly1305 aes128ccm8 aes128ccm16
-			aes128gmac aes128-sha256 aes256-sha512 aes128ctr-sha256 null-sha256" ;;
-	*,*,--rate | *,*,--burst | *,*,--years | *,*,--local | *,*,--peer | *,*,--tunnel | *,*,--fresh) ;;
-	*,new,*) words="--local --peer --tunnel --suite --counter $plan --fresh --implicit-iv
-			--clear-ntp --ip" ;;
-	*,plan,*) words=$plan ;;
-	*,spi,*) words="sa next free" ;;
-	*,up,*) words="--no-wait --closed" ;;
-	*,show,*) words="--json" ;;
-	*,rekey,*) words="--ip --from --retire --force" ;;
+		words=$(minesp key -- '' 2>&1 | sed -n 's/.*the suites are//p') ;;
+	*,*,--rate | *,*,--burst | *,*,--years | *,*,--local | *,*,--peer | *,*,--tunnel | *,*,--fresh)
+		words='' ;;
+	*,spi,*)
+		words="sa next free" ;;
+	*)
+		words=$(minesp --help | awk -v command="$command" '
+			{ sub(/^usage:/, "") }
+			$1 == "minesp" { ours = $2 == command }
+			ours' | grep -o -- '--[a-z-]*') ;;
 	esac
 	case $command in
 	up | down | check | show | rekey)
-		for file in $links; do
+		for file in /etc/minesp/*.conf; do
 			[ -e "$file" ] && file=${file##*/} && words+=" ${file%.conf}"
 		done ;;
 	esac
