@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# packages.sh: tests the Debian packages. Installs them over a copy of the root trixie,
+# make check-packages: tests the Debian packages. Installs them over a copy of the root trixie,
 # where DKMS builds the module for each kernel of it; boots each kernel with systemd, where
 # minesp@a.service has to be up; upgrades, and purges, after which nothing is left.
 # Prints KTAP.
@@ -47,6 +47,27 @@ built()
 	for release in $releases; do
 		in_root $root "dkms autoinstall -k $release" >> $dir/log 2>&1
 		in_root $root "modinfo -k $release minesp" | grep -q "^filename:.*dkms" || return
+	done
+}
+
+# Whether bash completes each command, for the link a
+completes()
+{
+	local case
+
+	# A case is what has been typed, and what may follow.
+	for case in "'':new up down check show rekey spi key plan --help --version" \
+			"re:rekey" "up '':--no-wait --closed a" "down '':a" "check '':a" \
+			"show '':--json a" "rekey '':--ip --from --retire --force a" \
+			"spi '':sa next free" "key null:null-sha256" "new --suite aes192:aes192gcm16" \
+			"new --i:--implicit-iv --ip" "plan '':--rate --burst --years"; do
+		[ "$(in_root $root "
+			. /usr/share/bash-completion/completions/minesp
+			COMP_WORDS=(minesp ${case%%:*})
+			COMP_CWORD=\$((\${#COMP_WORDS[@]} - 1))
+			_minesp minesp \"\${COMP_WORDS[-1]}\" \"\${COMP_WORDS[-2]}\"
+			echo \${COMPREPLY[*]}")" = "${case#*:}" ] ||
+			{ echo "# no completion of minesp ${case%%:*}"; return 1; }
 	done
 }
 
@@ -97,6 +118,8 @@ verdict $? "the packages install, and DKMS builds for $(xargs <<< "$releases")"
 in_root $root "umask 077; mkdir -p /etc/minesp
 	minesp new a --local 192.0.2.1 --peer 192.0.2.2 2> /dev/null > /etc/minesp/b &&
 	sed -i 's/Wait = yes/Wait = no/' /etc/minesp/a.conf" && boot_test
+completes
+verdict $? "bash completes what follows minesp"
 for release in $releases; do
 	boots "$release"
 	verdict $? "$release boots, and minesp@a is up"
