@@ -326,8 +326,7 @@ void conf_read(struct conf *conf, const char *path)
 	}
 	if (!f || ferror(f))
 		die("%s", strerror(errno));
-	if (f != stdin)
-		fclose(f);
+	fclose(f);
 	free(text);
 	check(path, &lines, conf);
 	*die_where = 0;
