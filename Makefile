@@ -30,7 +30,8 @@
 #                   build the packages, install them, boot with them, upgrade, purge
 #   make bench      draw as bars what ESP costs: instructions per packet, minesp beside
 #                   esp4; in some minutes
-#   make style      sparse and checkpatch
+#   make style      sparse, checkpatch, shellcheck and flake8
+#   make analyze    static analysis of the module and the program
 #   make cross      build for other architectures
 
 KERNELRELEASE ?= $(shell uname -r)
@@ -98,8 +99,13 @@ clean:
 	$(MAKE) -C $(KDIR) M=$(CURDIR) clean
 	rm -f $(MINESP)
 
-demo docs quick check bench foreign style cross coverage:
+demo docs check bench foreign style analyze cross coverage:
 	tools/$@.sh
+
+quick:
+	tools/setup.sh trixie-backports
+	RELEASES=$$(cat build/roots/trixie-backports.release) tools/check.sh interop.py \
+		packets.py refuse.py clock.py klog.py
 
 check-packages:
 	tools/packages.sh
@@ -110,4 +116,4 @@ check-debug check-races: check-%:
 	RELEASES=$$(tail -n 1 build/$*/built) MINESP_TIMEOUT=14400 tools/check.sh
 
 .PHONY: all tools install uninstall install-tools uninstall-tools deb clean demo docs quick \
-	check check-debug check-races check-packages bench foreign style cross coverage
+	check check-debug check-races check-packages bench foreign style analyze cross coverage

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Which lines of minesp/ no test has reached in the last run on the debug kernel, and
+# make coverage: which lines of minesp/ no test has reached in the last run on the debug kernel, and
 # for each file how many were. make check-debug runs all tests there. What the unit tests
 # reach, which have a copy of their own, counts, too.
 

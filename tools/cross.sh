@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Builds the module, with all warnings, for what constrained hosts are made of: 64
-# and 32 bits of ARM, and a MIPS of 32 bits that is big-endian. Against Debian's
-# source of 6.12, configured for each. Prints KTAP.
+# make cross: builds the module, with all warnings, for the architectures of constrained
+# hosts: 64-bit and 32-bit ARM, and 32-bit big-endian MIPS. Against Debian's source of
+# 6.12, configured for each. Prints KTAP.
 
 . "$(dirname "$0")/roots.sh"
 . tools/ktap.sh
