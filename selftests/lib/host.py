@@ -63,7 +63,8 @@ class Host:
         return sh(f"ip -n {self.ns} -batch -", check, lines)
 
     def sh(self, command, check=True):
-        return sh(f"ip netns exec {self.ns} {command}", check)
+        with self.inside():
+            return sh(command, check)
 
     def settings(self, **values):
         """Sets sysctls of net.minesp."""

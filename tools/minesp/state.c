@@ -77,9 +77,9 @@ static void list_minimal(struct state *s)
 	uint32_t spi;
 	int rest;
 
-	if (f && fgets(line, sizeof(line), f) && !strstr(line, " tick-us "))
-		die("/proc/net/minesp: this program and the module are of different versions: install both from one source");
 	while (f && fgets(line, sizeof(line), f)) {
+		if (!strncmp(line, "SPI ", 4) && !strstr(line, " tick-us "))
+			die("/proc/net/minesp: this program and the module are of different versions: install both from one source");
 		if (sscanf(line, "0x%" SCNx32 " %*s %7s %15s %" SCNu64 " %" SCNu64
 			   " %*s %7s %n", &spi, direct, how, &sent, &received, fresh,
 			   &rest) != 6 ||
