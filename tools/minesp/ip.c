@@ -3,9 +3,13 @@
  * SAs and policies, as lines for ip -batch. The same lines are run, printed, and given
  * to a peer without minesp. Keys go to ip through a pipe; what is printed hides them.
  */
+#include <fcntl.h>
 #include <linux/minesp.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include "minesp.h"
 
 /*
@@ -14,7 +18,39 @@
  */
 #define PRIORITY	0x2000000
 
+static pid_t pid;		/* of ip */
 static char *lines;		/* what the text has, once it is flushed */
+
+/*
+ * popen() for ip, one at a time. It needs no shell, which a small device starts as slowly
+ * as ip itself.
+ */
+FILE *ip_open(char *const argv[], const char *mode)
+{
+	bool reads = *mode == 'r';
+	posix_spawn_file_actions_t actions;
+	int p[2], err;
+
+	if (pipe2(p, O_CLOEXEC))
+		return NULL;
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, p[reads], reads);
+	err = posix_spawnp(&pid, "ip", &actions, NULL, argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	close(p[reads]);
+	if (!err)
+		return fdopen(p[!reads], mode);
+	close(p[!reads]);
+	return NULL;
+}
+
+/* Returns whether ip has succeeded. f: NULL if it could not be started */
+bool ip_close(FILE *f)
+{
+	int status;
+
+	return f && !fclose(f) && waitpid(pid, &status, 0) == pid && !status;
+}
 
 /* Begins a text of lines for ip. There is one at a time. */
 FILE *text_new(void)
@@ -172,10 +208,10 @@ bool text_run(FILE *t)
 		show();
 		/* If ip ends early, its exit status says so. */
 		signal(SIGPIPE, SIG_IGN);
-		ip = popen("exec ip -batch -", "we");
+		ip = ip_open((char *[]){ "ip", "-batch", "-", NULL }, "w");
 		if (ip)
 			fputs(lines, ip);
-		ok = ip && !pclose(ip);
+		ok = ip_close(ip);
 	}
 	text_free(t);
 	return ok;

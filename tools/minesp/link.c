@@ -117,8 +117,8 @@ unsigned int apply(const struct conf *conf)
 	/* Another minesp may have rekeyed the link meanwhile. */
 	conf_load(&now, conf->name);
 	now.wait = conf->wait;
-	load_module();
 	settings_restore();
+	load_module();
 	state_sas(&s);
 	for (g = GENERATIONS - 1; g >= 0; g--)
 		add_states(&now, g, &s);

@@ -146,6 +146,8 @@ void conf_lock(void);
 void conf_unlock(void);
 
 /* ip.c */
+FILE *ip_open(char *const argv[], const char *mode);
+bool ip_close(FILE *f);
 FILE *text_new(void);
 void text_policies(FILE *t, const struct conf *conf);
 void text_state(FILE *t, const struct conf *conf, int g, int dir, bool stock);

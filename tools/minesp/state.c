@@ -41,7 +41,7 @@ static struct sa *find(const struct state *s, uint32_t spi, const char *dst)
 
 static void list_sas(struct state *s)
 {
-	FILE *f = popen("exec ip -s xfrm state list nokeys", "re");
+	FILE *f = ip_open((char *[]){ "ip", "-s", "xfrm", "state", "list", "nokeys", NULL }, "r");
 	char dst[INET6_ADDRSTRLEN], line[512];
 	uint32_t spi, reqid;
 	struct sa *sa = NULL;
@@ -61,7 +61,7 @@ static void list_sas(struct state *s)
 			       &sa->replays, &sa->failed);
 		}
 	}
-	if (!f || pclose(f))
+	if (!ip_close(f))
 		die("cannot list SAs: run minesp as root, and see what ip -s xfrm state says");
 	if (s->n_sas)
 		qsort(s->sas, s->n_sas, sizeof(*s->sas), compare);
@@ -117,7 +117,7 @@ void state_sas(struct state *s)
 /* Likewise, all policies */
 void state_policies(struct state *s)
 {
-	FILE *f = popen("exec ip xfrm policy list nosock", "re");
+	FILE *f = ip_open((char *[]){ "ip", "xfrm", "policy", "list", "nosock", NULL }, "r");
 	char selector[200] = "", line[512], dir[4];
 	struct policy *p = NULL;
 	const char *priority;
@@ -140,7 +140,7 @@ void state_policies(struct state *s)
 			sscanf(line, " proto esp reqid %" SCNu32, &p->reqid);
 		}
 	}
-	if (!f || pclose(f))
+	if (!ip_close(f))
 		die("cannot list policies: run minesp as root, and see what ip xfrm policy says");
 }
 
