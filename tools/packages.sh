@@ -28,8 +28,16 @@ fi
 
 mount -t overlay -o "lowerdir=build/roots/trixie,upperdir=$dir/upper,workdir=$dir/work" \
 	overlay $dir/root || die "no overlayfs"
-root=../packages/root	# as in_root() wants it
+root=$PWD/$dir/root
 end_together
+status=0
+
+# A line of KTAP. $1: the exit status
+result()
+{
+	verdict "$@"
+	[ "$1" = 0 ] || status=1
+}
 
 apt()
 {
@@ -114,20 +122,21 @@ releases=$(find build/roots/trixie/lib/modules -mindepth 1 -maxdepth 1 \
 	! -name '*-debug' ! -name '*-races' -printf '%f\n')
 echo "TAP version 13"
 apt install systemd-sysv ./$dir/debs~old/*.deb && built
-verdict $? "the packages install, and DKMS builds for $(xargs <<< "$releases")"
+result $? "the packages install, and DKMS builds for $(xargs <<< "$releases")"
 in_root $root "umask 077; mkdir -p /etc/minesp
 	minesp new a --local 192.0.2.1 --peer 192.0.2.2 2> /dev/null > /etc/minesp/b &&
 	sed -i 's/Wait = yes/Wait = no/' /etc/minesp/a.conf" && boot_test
 completes
-verdict $? "bash completes what follows minesp"
+result $? "bash completes what follows minesp"
 for release in $releases; do
 	boots "$release"
-	verdict $? "$release boots, and minesp@a is up"
+	result $? "$release boots, and minesp@a is up"
 done
 apt install ./$dir/debs/*.deb && built && [ -e $dir/root/etc/minesp/a.conf ]
-verdict $? "an upgrade keeps the links"
+result $? "an upgrade keeps the links"
 in_root $root "systemctl -q disable boot-test minesp@a
 	rm /etc/systemd/system/boot-test.service"
 apt purge minesp minesp-dkms && left=$(left) && [ -z "$left" ]
-verdict $? "a purge leaves nothing"
+result $? "a purge leaves nothing"
 [ -z "${left:-}" ] || echo "# ${left//$'\n'/$'\n# '}"
+exit $status

@@ -52,13 +52,14 @@ finish_root()
 		> "$1/etc/apt/sources.list.d/backports.list"
 }
 
-# Runs a shell command in root $1. This checkout is /minesp there, and the current folder.
-# The mounts are in a namespace of their own, so they end with the last process in it,
-# however that ends.
+# Runs a shell command in root $1, which may be an absolute path. This checkout is /minesp
+# there, and the current folder. The mounts are in a namespace of their own, so they end
+# with the last process in it, however that ends.
 in_root()
 {
-	local root=$PWD/build/roots/$1
+	local root=$1
 
+	[[ $root = /* ]] || root=$PWD/build/roots/$root
 	unshare --mount --propagation private bash -c '
 		mount -t proc proc "$0/proc" &&
 		mount --bind "$PWD" "$0/minesp" &&
