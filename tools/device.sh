@@ -5,8 +5,8 @@
 # constrained device, with a kernel of build/roots, and runs a shell script in it as
 # process 1. All it has is bash, busybox, ethtool, ip(8), minesp and what they need, in an
 # initramfs, so it boots in a few seconds. Prints what the script does, and ends when that
-# ends. The kernel's messages are among it. OPTIONs are QEMU's; with -icount, the machine
-# is emulated even where there is KVM.
+# ends. The kernel's messages are among it. What this program reads is the machine's input.
+# OPTIONs are QEMU's; with -icount, the machine is emulated even where there is KVM.
 #
 # DEVICE_FILES names more files, which it has in /; DEVICE_APPEND is more for the kernel's
 # command line.
@@ -17,6 +17,7 @@ release=${1:?usage: device.sh RELEASE SCRIPT [OPTION ...]} script=${2:?}; shift 
 root=$(root_of "$release") && kernel=$(kernel_of "$release" "$root") || exit
 dir=build/$release/device
 busybox=$PWD/build/roots/$root/usr/bin/busybox
+vmlinux=build/$release/vmlinux
 modules="virtio_pci virtio_net veth dummy xfrm_user esp4 esp6 esp4_offload esp6_offload
 	aes_generic aesni-intel authenc authencesn cbc chacha chacha_generic chacha-x86_64
 	chacha20poly1305 cryptomgr ctr drbg echainiv gcm ghash-generic ghash-clmulni-intel hmac
@@ -67,8 +68,25 @@ pack()
 		mv $dir.cpio.gz.new $dir.cpio.gz
 }
 
+# The kernel that is compressed in the file $1, see Documentation/arch/x86/boot.rst. QEMU
+# boots it without decompressing it in emulation, which takes a second or two.
+unpack()
+{
+	local setup payload
+
+	setup=$(od -An -tu1 -j $((0x1f1)) -N 1 "$1")
+	payload=($(od -An -tu4 -j $((0x248)) -N 8 "$1"))
+	# Its length stands behind it.
+	tail -c +$(((setup + 1) * 512 + payload[0] + 1)) "$1" | head -c $((payload[1] - 4)) |
+		zstd -dc > $vmlinux.new && mv $vmlinux.new $vmlinux
+}
+
 {
 	flock 9		# machines may start together
+	[ $vmlinux -nt "$kernel" ] || {
+		install_in "$root" zstd && in_root "$root" "vmlinux=$vmlinux
+			$(declare -f unpack); unpack ${kernel#"$PWD/build/roots/$root"}"
+	} || die "cannot unpack the kernel"
 	[ $dir.cpio.gz -nt "build/$release/minesp/minesp.ko" ] &&
 		[ $dir.cpio.gz -nt tools/device.sh ] ||
 		in_root "$root" "set -o pipefail; release=$release dir=$dir modules='$modules'
@@ -93,5 +111,5 @@ rm -r "$work"
 accel=tcg
 [[ " $* " = *" -icount "* ]] || ! have_kvm || accel=kvm
 exec qemu-system-x86_64 -accel $accel -cpu max -m 256M -nodefaults -no-reboot -display none \
-	-serial stdio -kernel "$kernel" -initrd /proc/self/fd/7 \
-	-append "console=ttyS0 quiet panic=-1 oops=panic ${DEVICE_APPEND:-}" "$@" < /dev/null
+	-serial stdio -kernel $vmlinux -initrd /proc/self/fd/7 \
+	-append "console=ttyS0 quiet panic=-1 oops=panic ${DEVICE_APPEND:-}" "$@"

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """A small machine of tools/device.sh, whose network card ends in this program. What the
 programs share that start such machines, and what they print: KTAP."""
+import atexit
 import contextlib
+import json
 import os
 import pathlib
 import shlex
@@ -29,6 +31,30 @@ pause() { read -t $1 -u 9 || :; }
 """
 
 
+class Qmp:
+    """QEMU's monitor."""
+
+    def __init__(self, path):
+        end = time.monotonic() + BOOT
+        self.sock = socket.socket(socket.AF_UNIX)
+        while True:
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                self.sock.connect(path)
+                break
+            assert time.monotonic() < end, "QEMU does not listen"
+            time.sleep(0.05)
+        self.file = self.sock.makefile("rw")
+        self.file.readline()
+        self.do("qmp_capabilities")
+
+    def do(self, command, **arguments):
+        self.file.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+        self.file.flush()
+        while "return" not in (said := json.loads(self.file.readline())):
+            assert "error" not in said, said
+        return said["return"]
+
+
 class Machine:
     """name: that of its files in build/RELEASE. host: the last digit of its MAC address,
     which is another one after it has slept if ip(8) sets it. Further options are QEMU's;
@@ -43,16 +69,19 @@ class Machine:
                                     for variable, value in variables.items()) +
                             COMMON + script)
         self.there, self.text = str(there), ""
+        self.qmp, self.path = None, f"build/{release}/{name}.qmp"
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.sock.bind(str(here))
         self.process = subprocess.Popen(
             [TOP / "tools/device.sh", release, commands,
              "-netdev", f"dgram,id=n0,local.type=unix,local.path={there},"
                         f"remote.type=unix,remote.path={here}",
-             "-device", f"virtio-net-pci,netdev=n0,mac=02:00:00:00:00:0{host}", *options],
+             "-device", f"virtio-net-pci,netdev=n0,mac=02:00:00:00:00:0{host}",
+             "-qmp", f"unix:{self.path},server=on,wait=off", *options],
             env={**os.environ, "DEVICE_APPEND": QUICK},
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, start_new_session=True)
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True)
+        atexit.register(self.kill)
         os.set_blocking(self.process.stdout.fileno(), False)
 
     def frame(self, seconds):
@@ -83,18 +112,30 @@ class Machine:
             time.sleep(0.05)
         return result
 
-    def kill(self):
-        """Its power fails."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+    def type(self, line):
+        """QEMU may lose one byte, before it goes on with what save() has saved."""
+        self.process.stdin.write(f"\n{line}\n".encode())
+        self.process.stdin.flush()
 
-    def __enter__(self):
-        return self
+    def monitor(self):
+        self.qmp = self.qmp or Qmp(self.path)
+        return self.qmp
 
-    def __exit__(self, *_):
+    def save(self, path):
+        """The machine, in a file; and stops it."""
+        self.monitor().do("migrate-set-parameters", **{"max-bandwidth": 1 << 33})
+        self.monitor().do("migrate", uri=f"exec:cat > {path}")
+        end = time.monotonic() + BOOT
+        while (status := self.monitor().do("query-migrate").get("status")) != "completed":
+            assert status != "failed" and time.monotonic() < end, f"not saved: {status}"
+            time.sleep(0.05)
         self.kill()
-        self.sock.close()
+
+    def kill(self):
+        """Its power fails. It also does when this program ends."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
 
 def esp(frame):

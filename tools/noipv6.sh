@@ -58,6 +58,6 @@ in_device()
 
 script=build/$release/noipv6.sh
 { declare -f in_device; echo in_device; } > "$script"
-DEVICE_APPEND=ipv6.disable=1 timeout 120 tools/device.sh "$release" "$script" | tr -d '\r' |
+DEVICE_APPEND=ipv6.disable=1 timeout 120 tools/device.sh "$release" "$script" < /dev/null | tr -d '\r' |
 	awk '{ print } /^1\.\./ { planned = substr($0, 4) } /^ok / { passed++ }
 	     END { exit !planned || passed != planned }'

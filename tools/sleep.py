@@ -10,10 +10,7 @@ usage: tools/sleep.py RELEASE
 
 Prints KTAP.
 """
-import contextlib
-import json
 import re
-import socket
 import sys
 import time
 
@@ -99,30 +96,6 @@ pause 100
 """
 
 
-class Qmp:
-    """QEMU's monitor."""
-
-    def __init__(self, path):
-        end = time.monotonic() + BOOT
-        self.sock = socket.socket(socket.AF_UNIX)
-        while True:
-            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-                self.sock.connect(path)
-                break
-            assert time.monotonic() < end, "QEMU does not listen"
-            time.sleep(0.05)
-        self.file = self.sock.makefile("rw")
-        self.file.readline()
-        self.do("qmp_capabilities")
-
-    def do(self, command, **arguments):
-        self.file.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
-        self.file.flush()
-        while "return" not in (said := json.loads(self.file.readline())):
-            assert "error" not in said, said
-        return said["return"]
-
-
 def back(frame):
     """The same frame from the peer. The checksum in it has the sum of both addresses."""
     return frame[6:12] + frame[:6] + frame[12:26] + frame[30:34] + frame[26:30] + frame[34:]
@@ -130,12 +103,10 @@ def back(frame):
 
 class Sleeper:
     def __init__(self, release):
-        self.path = f"build/{release}/sleep.qmp"
         self.sent = {LIVE: [], HELD: []}    # (when, SN, IV, frame) each
         self.asleep = []                    # (from, to, clock set by): time.monotonic()
         self.machine = Machine(
-            release, "sleep", 1, DEVICE, "-qmp", f"unix:{self.path},server=on,wait=off",
-            epoch=EPOCH, live=LIVE, held=HELD, old=OLD, fresh=FRESH,
+            release, "sleep", 1, DEVICE, epoch=EPOCH, live=LIVE, held=HELD, old=OLD, fresh=FRESH,
             sleeps=" ".join(f"{how}={by}" for how, by in SLEEPS))
 
     def carry(self, seconds):
@@ -158,7 +129,7 @@ class Sleeper:
     def sleep(self, n, how, by):
         self.until("sleep", n + 1)
         if how == "mem":
-            while self.qmp.do("query-status")["status"] != "suspended":
+            while self.machine.monitor().do("query-status")["status"] != "suspended":
                 self.carry(0.05)
         began = time.monotonic()
         while time.monotonic() < began + ASLEEP:
@@ -179,15 +150,14 @@ class Sleeper:
             nonlocal pressed
             if time.monotonic() > pressed + 5:
                 if how == "freeze":
-                    self.qmp.do("send-key", keys=[{"type": "qcode", "data": "a"}])
-                elif self.qmp.do("query-status")["status"] == "suspended":
-                    self.qmp.do("system_wakeup")
+                    self.machine.monitor().do("send-key", keys=[{"type": "qcode", "data": "a"}])
+                elif self.machine.monitor().do("query-status")["status"] == "suspended":
+                    self.machine.monitor().do("system_wakeup")
                 pressed = time.monotonic()
 
         self.until("awake", n + 1, press)
 
     def run(self):
-        self.qmp = Qmp(self.path)
         for n, (how, by) in enumerate(SLEEPS):
             self.sleep(n, how, by)
             print(f"# {how}: awake after {self.asleep[-1][1] - self.asleep[-1][0]:.1f} s",
@@ -253,18 +223,14 @@ def main(release):
             backs += by < 0
             assert int(values["ClockSetBack"]) == backs, values
 
-    try:
-        return run([
-            (f"{len(SLEEPS)} sleeps", sleeps),
-            ("no SN and no IV repeats", never_repeats),
-            ("SNs go on while it sleeps", time_passes),
-            ("what is sent after it has woken up is fresh", fresh),
-            ("what was sent before is not", old),
-            ("SAs whose lifetime ended while it slept are gone, as with stock", lifetimes),
-            ("a clock that is set back is counted, sleep is not", set_back)])
-    finally:
-        if sleeper:
-            sleeper.machine.kill()
+    return run([
+        (f"{len(SLEEPS)} sleeps", sleeps),
+        ("no SN and no IV repeats", never_repeats),
+        ("SNs go on while it sleeps", time_passes),
+        ("what is sent after it has woken up is fresh", fresh),
+        ("what was sent before is not", old),
+        ("SAs whose lifetime ended while it slept are gone, as with stock", lifetimes),
+        ("a clock that is set back is counted, sleep is not", set_back)])
 
 
 if __name__ == "__main__":

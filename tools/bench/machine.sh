@@ -47,7 +47,7 @@ machine()
 	} > "$dir/$3.sh"
 	DEVICE_FILES=build/$1/traffic DEVICE_APPEND="tsc=reliable clocksource=tsc nokaslr" \
 		tools/device.sh "$1" "$dir/$3.sh" -m 1G -icount shift=0,sleep=off \
-		"${@:4}" > "$dir/$3"
+		"${@:4}" < /dev/null > "$dir/$3"
 	grep -q ^DONE "$dir/$3" || die "the machine died; see $dir/$3"
 }
 
