@@ -110,10 +110,12 @@ $states
 END
 echo "== ready"
 while read -r asked; do
-    [ ! "$asked" ] || echo $(ip -s xfrm state | sed -n '
+    [ "$asked" ] || continue
+    echo $(ip -s xfrm state | sed -n '
         s/.* spi 0x0*\\([0-9a-f]*\\).*/sa \\1/p
         s/.* \\([0-9]*\\)(packets).*/\\1/p
-        s/.*replay-window \\([0-9]*\\) replay \\([0-9]*\\) failed \\([0-9]*\\).*/\\1 \\2 \\3 end/p') "== $asked"
+        s/.*replay-window \\([0-9]*\\) replay \\([0-9]*\\) failed \\([0-9]*\\).*/\\1 \\2 \\3 end/p'
+    ) "== $asked"
 done < /dev/ttyS0
 """
 

@@ -3,13 +3,13 @@
 #
 # device.sh RELEASE SCRIPT [OPTION ...]: boots a small machine that stands for a
 # constrained device, with a kernel of build/roots, and runs a shell script in it as
-# process 1. All it has is bash, busybox, ethtool, ip(8), minesp and what they need, in an
-# initramfs, so it boots in a few seconds. Prints what the script does, and ends when that
+# process 1. All it has is bash, busybox, ethtool, ip(8), tc(8), minesp and what they need, in
+# an initramfs, so it boots in a few seconds. Prints what the script does, and ends when that
 # ends. The kernel's messages are among it. What this program reads is the machine's input.
 # OPTIONs are QEMU's; with -icount, the machine is emulated even where there is KVM.
 #
 # DEVICE_FILES names more files, which it has in /; DEVICE_APPEND is more for the kernel's
-# command line.
+# command line. DEVICE_SUSPENDS has to be set for a machine that suspends to RAM.
 
 . "$(dirname "$0")/roots.sh"
 
@@ -22,7 +22,7 @@ modules="virtio_pci virtio_net veth dummy xfrm_user esp4 esp6 esp4_offload esp6_
 	aes_generic aesni-intel authenc authencesn cbc chacha chacha_generic chacha-x86_64
 	chacha20poly1305 cryptomgr ctr drbg echainiv gcm ghash-generic ghash-clmulni-intel hmac
 	jitterentropy_rng poly1305_generic poly1305-x86_64 seqiv sha256_generic sha256-ssse3
-	sha512_generic"
+	sch_plug sha512_generic"
 
 # Its files, in the root
 pack()
@@ -30,7 +30,7 @@ pack()
 	rm -rf $dir
 	mkdir -p $dir/{bin,dev,etc,proc,sys,run,tmp,lib/modules/$release}
 	ln -s bin $dir/sbin
-	for program in bash busybox ethtool ip; do
+	for program in bash busybox ethtool ip tc; do
 		program=$(type -P $program)
 		cp -L "$program" $dir/bin/
 		for file in $(ldd "$program" 2> /dev/null | grep -o '/[^ ]*'); do
@@ -108,8 +108,10 @@ done
 } > "$work/initramfs"
 exec 7< "$work/initramfs"
 rm -r "$work"
+# QEMU writes an uncompressed kernel to memory again when the machine wakes up.
+[ -z "${DEVICE_SUSPENDS:-}" ] || vmlinux=$kernel
 accel=tcg
 [[ " $* " = *" -icount "* ]] || ! have_kvm || accel=kvm
 exec qemu-system-x86_64 -accel $accel -cpu max -m 256M -nodefaults -no-reboot -display none \
-	-serial stdio -kernel $vmlinux -initrd /proc/self/fd/7 \
+	-serial stdio -kernel "$vmlinux" -initrd /proc/self/fd/7 \
 	-append "console=ttyS0 quiet panic=-1 oops=panic ${DEVICE_APPEND:-}" "$@"

@@ -57,10 +57,11 @@ class Qmp:
 
 class Machine:
     """name: that of its files in build/RELEASE. host: the last digit of its MAC address,
-    which is another one after it has slept if ip(8) sets it. Further options are QEMU's;
-    what has a name is a variable of the script."""
+    which is another one after it has slept if ip(8) sets it. Further options are QEMU's.
+    environment: of device.sh. What else has a name is a variable of the script."""
 
-    def __init__(self, release, name, host, script, *options, **variables):
+    def __init__(self, release, name, host, script, *options, environment=None,
+                 **variables):
         here, there, commands = (pathlib.Path(f"build/{release}/{name}.{end}")
                                  for end in ("here", "there", "sh"))
         for path in (here, there):
@@ -78,7 +79,7 @@ class Machine:
                         f"remote.type=unix,remote.path={here}",
              "-device", f"virtio-net-pci,netdev=n0,mac=02:00:00:00:00:0{host}",
              "-qmp", f"unix:{self.path},server=on,wait=off", *options],
-            env={**os.environ, "DEVICE_APPEND": QUICK},
+            env={**os.environ, "DEVICE_APPEND": QUICK, **(environment or {})},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             start_new_session=True)
         atexit.register(self.kill)

@@ -4,7 +4,8 @@
 again and again: to idle and to RAM, where only the RTC goes on; and its clock is set as
 soon as it is awake. Before it sleeps SNs run ahead of the clock. What it sends is recorded
 out here. Some of it goes back to the machine, at once or after it has slept, to SAs of its
-own that look at freshness.
+own that look at freshness. While it falls asleep, packets are being encrypted and
+decrypted, and others are in a qdisc.
 
 usage: tools/sleep.py RELEASE
 
@@ -22,6 +23,7 @@ TICK, AHEAD = 0.01, 1       # in seconds
 # SPIs: of two SAs that send; what the second one has sent comes back only when it is old.
 LIVE, HELD = 0x1001, 0x1002
 OLD, FRESH = 3, 10          # packets that come back after each sleep
+UNDER_WAY = 5               # packets in each place where they are while it sleeps
 
 # How it sleeps, and by how many seconds the clock is set when it is awake again
 SLEEPS = [("freeze", 0), ("mem", 0), ("mem", 3600), ("mem", -1)]
@@ -52,16 +54,33 @@ END
 for spi in $live $held; do
     ip xfrm policy add src 192.0.2.1 dst 192.0.2.2 proto 17 dport $spi dir out \\
         tmpl proto esp reqid $spi mode transport
-    sa 1 2 $spi extra-flag 0x04000000
-    sa 2 1 $spi extra-flag 0x18000000
 done
+# Two of them have the cipher that completes when it may.
+sa 1 2 $live extra-flag 0x04000000
+sa 2 1 $held extra-flag 0x18000000
+insmod /async_aead.ko
+sa 2 1 $live extra-flag 0x18000000
+sa 1 2 $held extra-flag 0x04000000
+cipher=/sys/module/async_aead/parameters
 # What is sent earlier may be dropped.
 until read state < /sys/class/net/$dev/operstate && [ $state = up ]; do pause 0.05; done
 exec 5<> /dev/udp/192.0.2.2/$live 6<> /dev/udp/192.0.2.2/$held
-all() {
-    echo x >&5 && : $((++sent)) || :
-    echo x >&6 || :
-} 2> /dev/null
+one() { echo x >&5 && : $((++sent)) || :; } 2> /dev/null
+other() { echo x >&6 || :; } 2> /dev/null
+all() { one; other; }
+# So many packets are decrypted, encrypted, and in the qdisc until it is awake.
+under_way() {
+    echo Y > $cipher/hold
+    enough=$((sent + $1))
+    until [ $sent -ge $enough ]; do one; pause 0.02; done
+    until read waiting < $cipher/waiting && [ $waiting -ge $1 ]; do pause 0.02; done
+    until read waiting < $cipher/waiting && [ $waiting -ge $((2 * $1)) ]; do
+        other; pause 0.02
+    done
+    tc qdisc change dev $dev root plug block
+    enough=$((sent + $1))
+    until [ $sent -ge $enough ]; do one; pause 0.02; done
+}
 send() {  # until so many more have come back that are fresh
     enough=$(($(count InPackets) + $1))
     until [ $(count InPackets) -ge $enough ]; do
@@ -71,7 +90,12 @@ send() {  # until so many more have come back that are fresh
     until [ $(($(count InPackets) + $(count InTooOld) + $(count InTooNew))) -ge \\
             $((sent + asked)) ]; do pause 0.05; done
 }
-count() { while read name value; do [ $name != $1 ] || echo $value; done < /proc/net/minesp_stat; }
+# Read as a whole, since numbers become longer.
+count() {
+    while read name value; do [ $name != $1 ] || echo $value; done <<< "$(< /proc/net/minesp_stat)"
+}
+tc qdisc add dev $dev root plug limit 1000
+tc qdisc change dev $dev root plug release_indefinite
 echo enabled > /sys/devices/platform/i8042/serio0/power/wakeup
 sent=0 asked=0
 send $fresh
@@ -79,9 +103,12 @@ for sleep in $sleeps; do
     lives
     for _ in {1..120}; do all; done
     send 0
+    under_way $under_way
     echo "== sleep ${sleep%=*}"
     echo ${sleep%=*} > /sys/power/state
     [ ${sleep#*=} = 0 ] || date -s @$((EPOCHSECONDS + ${sleep#*=})) > /dev/null
+    tc qdisc change dev $dev root plug release_indefinite
+    echo N > $cipher/hold
     echo "== awake"
     : $((asked += old))
     send $fresh
@@ -91,7 +118,14 @@ for sleep in $sleeps; do
     echo
     echo "== counted"
 done
-echo "== done"
+echo "== OutPackets $(count OutPackets) done"
+ip xfrm state flush
+ip xfrm policy flush
+exec 5>&- 6>&-      # their routes have SAs
+for module in minesp async_aead; do
+    until rmmod $module 2> /dev/null; do pause 0.1; done
+done
+echo "== removed"
 pause 100
 """
 
@@ -106,7 +140,11 @@ class Sleeper:
         self.sent = {LIVE: [], HELD: []}    # (when, SN, IV, frame) each
         self.asleep = []                    # (from, to, clock set by): time.monotonic()
         self.machine = Machine(
-            release, "sleep", 1, DEVICE, epoch=EPOCH, live=LIVE, held=HELD, old=OLD, fresh=FRESH,
+            release, "sleep", 1, DEVICE,
+            environment={
+                "DEVICE_SUSPENDS": "1",
+                "DEVICE_FILES": f"build/{release}/selftests/async_aead/async_aead.ko"},
+            epoch=EPOCH, live=LIVE, held=HELD, old=OLD, fresh=FRESH, under_way=UNDER_WAY,
             sleeps=" ".join(f"{how}={by}" for how, by in SLEEPS))
 
     def carry(self, seconds):
@@ -162,7 +200,8 @@ class Sleeper:
             self.sleep(n, how, by)
             print(f"# {how}: awake after {self.asleep[-1][1] - self.asleep[-1][0]:.1f} s",
                   flush=True)
-        self.until("done", 1)
+        self.until("OutPackets", 1)
+        self.until("removed", 1)
 
     def counted(self):
         """After each sleep: {name: value}, {(from, SPI): packets}."""
@@ -184,16 +223,37 @@ def main(release):
     def never_repeats():
         list(sleeper.counted())
         for spi, sent in sleeper.sent.items():
+            if spi == HELD:     # its cipher completes in any order
+                sent = sorted(sent, key=lambda packet: packet[2])
             for (_, _, one, _), (_, sn, two, _) in zip(sent, sent[1:]):
                 assert one < two and sn == two, f"SN {sn}, IV {two} after {one}, SPI {spi:#x}"
+
+    def under_way():
+        """The last packets before each sleep leave after it."""
+        list(sleeper.counted())
+        for spi, sent in sleeper.sent.items():
+            for began, ended, _ in sleeper.asleep:
+                late = [packet for packet in sent if packet[0] > began][:UNDER_WAY]
+                last = [packet for packet in sent if packet[0] < began][-1]
+                assert late[0][0] > ended, f"SPI {spi:#x}: sent while it slept"
+                passed = (late[-1][1] - last[1]) * TICK - (began - last[0])
+                assert passed < AHEAD + 1.1, f"SPI {spi:#x}: the SN is {passed} s late"
+
+    def none_lost():
+        left = int(re.search(r"== OutPackets (\d+) done", sleeper.machine.console())[1])
+        seen = sum(map(len, sleeper.sent.values()))
+        assert seen == left, f"{left} sent, {seen} seen"
+
+    def removed():
+        list(sleeper.counted())
+        assert "== removed" in sleeper.machine.console()
 
     def time_passes():
         list(sleeper.counted())
         sent = sleeper.sent[LIVE]
         for began, ended, by in sleeper.asleep:
-            # The first packets were sent before the clock was set: none.
             before = [packet for packet in sent if packet[0] < ended][-1]
-            after = next(packet for packet in sent if packet[0] > ended)
+            after = [packet for packet in sent if packet[0] > ended][UNDER_WAY]
             passed = (after[1] - before[1]) * TICK
             least = ended - began + max(by, 0)
             most = after[0] - before[0] + max(by, 0)
@@ -209,7 +269,8 @@ def main(release):
 
     def old():
         for n, (values, sas) in enumerate(sleeper.counted(), 1):
-            assert int(values["InTooOld"]) >= n * OLD and not sas["192.0.2.2", HELD], (values, sas)
+            assert int(values["InTooOld"]) >= n * (OLD + 2 * UNDER_WAY), values
+            assert not sas["192.0.2.2", HELD], sas
 
     def lifetimes():
         for n, (_, sas) in enumerate(sleeper.counted()):
@@ -226,11 +287,14 @@ def main(release):
     return run([
         (f"{len(SLEEPS)} sleeps", sleeps),
         ("no SN and no IV repeats", never_repeats),
+        ("packets in the cipher and in a qdisc go on their way", under_way),
+        ("no packet is lost", none_lost),
         ("SNs go on while it sleeps", time_passes),
         ("what is sent after it has woken up is fresh", fresh),
         ("what was sent before is not", old),
         ("SAs whose lifetime ended while it slept are gone, as with stock", lifetimes),
-        ("a clock that is set back is counted, sleep is not", set_back)])
+        ("a clock that is set back is counted, sleep is not", set_back),
+        ("SAs and modules go away afterwards", removed)])
 
 
 if __name__ == "__main__":
