@@ -18,15 +18,23 @@ import lib
 from lib import process, seqno, share, suites
 
 GATEWAY, PEER = "192.0.2.1", "192.0.2.2"    # both gateways have the first one
+# (both gateways, peer, length of the prefix)
+ADDRESSES = {4: (GATEWAY, PEER, 24), 6: ("2001:db8::1", "2001:db8::2", 64)}
 SPI, PORT = 0x1001, 9
 TICK_US, AHEAD = 50000, 20     # a run-ahead of a second
 SKEW = 1                        # seconds between the clocks of the gateways
-SITES = 4                       # so many at a time
-FAILOVERS = int(os.environ.get("MINESP_FAILOVERS", 40)) // SITES
+SITES = [(4, False), (6, True), (6, False), (4, True)]      # at a time: family, ESN
+FAILOVERS = int(os.environ.get("MINESP_FAILOVERS", 40)) // len(SITES)
+BELOW = 250     # With ESN the peer begins so many ticks below the third 2**32 SNs.
 LATE = lib.TIMEOUT              # seconds by which a busy machine may be late
 
-# The gateways' SA, for words that follow
-ADD = f"xfrm state add src {GATEWAY} dst {PEER} proto esp spi {SPI} mode transport"
+def add(family=4):
+    """Adds the gateways' SA, with words that follow."""
+    gateway, peer, _ = ADDRESSES[family]
+    return f"xfrm state add src {gateway} dst {peer} proto esp spi {SPI} mode transport"
+
+
+ADD = add()
 # One of each kind in counter mode
 SUITES = ("AES-GCM-16 128", "AES-CCM-8 128", "ChaCha20-Poly1305",
           "rfc3686(ctr(aes)) 128, hmac(sha256)")
@@ -39,23 +47,31 @@ def lan(a, b, c):
         f"peer name {h.name} netns {c.ns}" for h in (a, b)])
 
 
-def lan_up(c):
+def nodad(family):
+    return "nodad" if family == 6 else ""
+
+
+def lan_up(c, family=4):
+    _, peer, length = ADDRESSES[family]
     c.ip(f"""
         link set lo up
-        addr add {PEER}/24 dev lan
+        addr add {peer}/{length} dev lan {nodad(family)}
         link set lan up
         link set dev a master lan up
         link set dev b master lan up
     """)
 
 
-def stock_peer(c, window=32, suite=lib.SUITE):
-    """Makes c the peer. Returns a socket that gets what it receives."""
-    lan_up(c)
+def stock_peer(c, window=32, suite=lib.SUITE, family=4, sn=None):
+    """Makes c the peer. sn: with ESN, from this one on. Returns a socket that gets what it
+    receives."""
+    gateway, peer, _ = ADDRESSES[family]
+    esn = f"flag esn replay-seq {sn & 0xffffffff} replay-seq-hi {sn >> 32}" if sn else ""
+    lan_up(c, family)
     c.settings(enabled=0)
     c.ip(f"""
-        {ADD} replay-window {window} {suite}
-        xfrm policy add src {GATEWAY} dst {PEER} dir in tmpl proto esp mode transport
+        {add(family)} replay-window {window} {suite} {esn}
+        xfrm policy add src {gateway} dst {peer} dir in tmpl proto esp mode transport
     """)
     wire = c.wire("lan", room=1 << 24)
     wire.setblocking(False)
@@ -66,25 +82,30 @@ class Gateway:
     """Sends to the peer from the address that both gateways have. late: seconds by which
     its clock is; the epoch makes it so."""
 
-    def __init__(self, host, peer, epoch, late=0, suite=lib.SUITE, **settings):
-        self.host, self.suite = host, suite
+    def __init__(self, host, peer, epoch, late=0, suite=lib.SUITE, family=4, esn=False,
+                 **settings):
+        self.host = host
         self.sent = 0
+        gateway, to, length = ADDRESSES[family]
+        self.sa = f"{add(family)} {suite} {lib.XFLAG_CLOCK}"
+        if esn:
+            self.sa += " flag esn replay-window 32"
         host.ip(f"""
             link set lo up
-            addr add {GATEWAY}/24 dev veth0
+            addr add {gateway}/{length} dev veth0 {nodad(family)}
             link set veth0 up
-            neigh replace {PEER} lladdr {peer.mac} dev veth0 nud permanent
-            xfrm policy add src {GATEWAY} dst {PEER} dir out tmpl proto esp mode transport
+            neigh replace {to} lladdr {peer.mac} dev veth0 nud permanent
+            xfrm policy add src {gateway} dst {to} dir out tmpl proto esp mode transport
         """)
         # The first thing after boot: before there is an SA.
         host.settings(sn_active=0, sn_epoch=epoch + late, sn_tick_us=TICK_US,
                       sn_ahead=AHEAD, **settings)
         self.add_sa()
-        self.sock = host.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.connect((PEER, PORT))
+        self.sock = host.socket(lib.family_of(to), socket.SOCK_DGRAM)
+        self.sock.connect((to, PORT))
 
     def add_sa(self):
-        self.host.ip(f"{ADD} {self.suite} {lib.XFLAG_CLOCK}")
+        self.host.ip(self.sa)
 
     def active(self, value):
         self.host.settings(sn_active=value)
@@ -114,14 +135,19 @@ class Gateway:
 class Site:
     """Gateways a and b, and peer c."""
 
-    def __init__(self, a, b, c, window, late=SKEW, suite=lib.SUITE, **settings):
-        epoch = int(time.time()) - 1000
+    def __init__(self, a, b, c, window, late=SKEW, suite=lib.SUITE, family=4, esn=False,
+                 **settings):
+        sn = 2 * 2**32 - BELOW if esn else 1000 * 1000000 // TICK_US
+        epoch = int(time.time()) - sn * TICK_US // 1000000
+        # When the lower half of the SN begins again
+        self.crossing = epoch + 2 * 2**32 * TICK_US / 1e6 if esn else 0
         self.peer = c
-        self.wire = stock_peer(c, window, suite)
-        self.sink = c.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sink.bind((PEER, PORT))
-        self.a = Gateway(a, c, epoch, 0, suite, **settings)
-        self.b = Gateway(b, c, epoch, late, suite, **settings)
+        self.wire = stock_peer(c, window, suite, family, sn if esn else None)
+        to = ADDRESSES[family][1]
+        self.sink = c.socket(lib.family_of(to), socket.SOCK_DGRAM)
+        self.sink.bind((to, PORT))
+        self.a = Gateway(a, c, epoch, 0, suite, family, esn, **settings)
+        self.b = Gateway(b, c, epoch, late, suite, family, esn, **settings)
 
     def recorded(self):
         return seqno.recorded(self.wire, SPI)
@@ -158,7 +184,9 @@ def fail_overs(s, seed, skew):
     far ahead of its clock as it may be."""
     rand = random.Random(seed)
     old, new = s.a, s.b
-    for _ in range(FAILOVERS):
+    done = 0
+    while done < FAILOVERS or time.time() < s.crossing + SKEW:
+        done += 1
         take_over(old, new, skew, rand.randrange(2))
         end, pause = time.monotonic() + rand.uniform(0, 1), rand.choice((0, 0.01, 0.4))
         while time.monotonic() < end:
@@ -168,23 +196,25 @@ def fail_overs(s, seed, skew):
         old, new = new, old
 
 
-def nothing_repeats(window, seed):
-    with site(window, sn_skew_ms=SKEW * 1000) as s:
+def nothing_repeats(window, seed, family, esn):
+    with site(window, family=family, esn=esn, sn_skew_ms=SKEW * 1000) as s:
         fail_overs(s, seed, SKEW)
         sent = s.a.sent + s.b.sent
         assert sent > 2 * FAILOVERS, f"{sent} packets only"
         lib.wait_for("the peer has all", lambda: s.carried() >= sent)
         found = s.recorded()
         lib.equal(len(found), sent, "packets")
-        seqno.increasing([sn for sn, *_ in found])
-        lib.equal([iv for _, iv, _ in found], [sn for sn, *_ in found], "IVs")
+        ivs = [iv for _, iv, _ in found]
+        seqno.increasing(ivs)
+        lib.equal([iv & 0xffffffff for iv in ivs], [sn for sn, *_ in found], "IVs")
+        lib.equal(ivs[-1] >> 32, 2 if esn else 0, "upper half of the last SN")
         lib.equal((s.carried(), s.peer.errors()), (sent, {}), "packets that the peer took")
 
 
 def at_once(window):
     """Several sites at a time, since most of a fail-over is waiting."""
-    process.join([process.start(nothing_repeats, window, f"{lib.SEED} {window} {n}")
-                  for n in range(SITES)])
+    process.join([process.start(nothing_repeats, window, f"{lib.SEED} {window} {n}", *how)
+                  for n, how in enumerate(SITES)])
 
 
 def without_skew():
@@ -295,24 +325,62 @@ def under_traffic():
             p.join()
 
 
-def receiving():
-    """Both may receive. The one that takes over has no replay window: freshness rejects
-    what was recorded long ago."""
-    age = 2
+@contextlib.contextmanager
+def sensor(epoch, tick_us, words=""):
+    """Gateways a and b, which receive, and c, which sends to a by the socket out."""
+    sa = f"{lib.SUITE} {lib.XFLAG_CLOCK} {words}"
     with lib.namespaces("abc", lan) as (a, b, c), c.socket(
             socket.AF_INET, socket.SOCK_DGRAM) as out:
-        epoch = int(time.time()) - 1000
         for h in a, b, c:
-            h.settings(sn_epoch=epoch, sn_tick_us=TICK_US, sn_ahead=AHEAD)
+            h.settings(sn_epoch=epoch, sn_tick_us=tick_us, sn_ahead=AHEAD)
         lan_up(c)
         for h in a, b:
             h.ip(f"link set lo up\naddr add {GATEWAY}/24 dev veth0\nlink set veth0 up")
         c.ip(f"""
             neigh replace {GATEWAY} lladdr {a.mac} dev lan nud permanent
-            xfrm state add src {PEER} dst {GATEWAY} proto esp spi {SPI} \
-                {lib.SUITE} {lib.XFLAG_CLOCK}
+            xfrm state add src {PEER} dst {GATEWAY} proto esp spi {SPI} {sa}
             xfrm policy add src {PEER} dst {GATEWAY} dir out tmpl proto esp mode transport
         """)
+        out.connect((GATEWAY, PORT))
+        yield a, b, c, out
+
+
+def sent(sock, data):
+    """Once there is a token for it."""
+    def taken():
+        with contextlib.suppress(OSError):
+            return sock.send(data)
+
+    lib.wait_for("a token", taken)
+
+
+def receiving_esn():
+    """A gateway that has received nothing for 2**32 ticks guesses the upper half of the SN
+    wrong. Its SA is added anew, with the SN of a minute ago."""
+    passed = 2 * 3600           # in ticks of a microsecond more than 2**32
+    with sensor(int(time.time()) - passed, 1, "flag esn replay-window 32") as (
+            a, _, _, out), a.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:
+        sink.bind((GATEWAY, PORT))
+        sa = (f"xfrm state add src {PEER} dst {GATEWAY} proto esp spi {SPI} "
+              f"replay-window 4096 flag esn {lib.SUITE}")
+        a.ip(sa)
+        sent(out, b"before")
+        lib.wait_for("an error", lambda: a.stats()["InIcvWrong"] == 1)
+        sn = (passed - 60) * 1000000
+        a.ip(f"""
+            xfrm state flush
+            {sa} replay-seq {sn & 0xffffffff} replay-seq-hi {sn >> 32}
+        """)
+        sent(out, b"after")
+        lib.equal(sink.recv(9), b"after", "data")
+        lib.equal(a.stats()["InIcvWrong"], 1, "packets whose ICV is wrong")
+
+
+def receiving():
+    """Both may receive. The one that takes over has no replay window: freshness rejects
+    what was recorded long ago."""
+    age = 2
+    with sensor(int(time.time()) - 1000, TICK_US) as (a, b, c, out):
         sinks = []
         for h in a, b:
             h.settings(rx_max_age_ms=age * 1000)
@@ -321,11 +389,6 @@ def receiving():
             sinks.append(h.socket(socket.AF_INET, socket.SOCK_DGRAM))
             sinks[-1].bind((GATEWAY, PORT))
         tap = a.wire()
-        out.connect((GATEWAY, PORT))
-
-        def sent(data):
-            with contextlib.suppress(OSError):
-                return out.send(data)
 
         def frame():
             while True:
@@ -333,7 +396,7 @@ def receiving():
                 if data[12:14] == b"\x08\0" and data[23] == 50:
                     return data
 
-        lib.wait_for("a token", lambda: sent(b"old"))
+        sent(out, b"old")
         lib.equal(sinks[0].recv(9), b"old", "data")
         old, made = frame(), time.monotonic()
         lib.wait_for("age", lambda: time.monotonic() > made + age + 0.1)
@@ -343,7 +406,7 @@ def receiving():
         inject.send(to_b + old[6:])
         lib.wait_for("InTooOld", lambda: b.stats()["InTooOld"] == 1)
         tap_b = b.wire()
-        lib.wait_for("a token", lambda: sent(b"new"))
+        sent(out, b"new")
         lib.equal(sinks[1].recv(9), b"new", "data")
         # What is fresh may be replayed to the one that has not had it.
         data = tap_b.recv(1 << 16)
@@ -464,7 +527,7 @@ def keepalived():
 def cases():
     for n, window in enumerate((32, 128)):
         if not n or share.mine(n):      # the first one on each kernel
-            yield (f"{SITES * FAILOVERS} fail-overs, replay window {window}, "
+            yield (f"{len(SITES) * FAILOVERS} fail-overs, replay window {window}, "
                    f"seed {lib.SEED}", lambda w=window: at_once(w))
     yield "clocks that differ by more than sn_skew_ms", without_skew
     yield "standing by", standing_by
@@ -477,6 +540,7 @@ def cases():
     yield "both send, without iv_sender", same_sender
     yield "iv_sender and other IVs", no_room
     yield "both receive", receiving
+    yield "both receive, ESN", receiving_esn
     yield "keepalived", keepalived
 
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Sequence numbers on the wire, in ESP over IPv4."""
+"""Sequence numbers on the wire, in ESP over IPv4 and IPv6."""
 import contextlib
 import struct
 
-ESP = 14 + 20   # the offset of ESP in a frame
+# What a frame with ESP has at 12, where the byte 50 is, and where ESP begins
+FRAMES = ((b"\x08\0", 23, 14 + 20), (b"\x86\xdd", 20, 14 + 40))
 
 
 def recorded(wire, spi):
@@ -13,10 +14,11 @@ def recorded(wire, spi):
     with contextlib.suppress(BlockingIOError):
         while True:
             frame = wire.recv(1 << 16)
-            if frame[12:14] == b"\x08\0" and frame[23] == 50:
-                to, sn, iv = struct.unpack_from(">IIQ", frame, ESP)
-                if to == spi:
-                    found.append((sn, iv, frame[ESP + 16:]))
+            for ethertype, protocol, esp in FRAMES:
+                if frame[12:14] == ethertype and frame[protocol] == 50:
+                    to, sn, iv = struct.unpack_from(">IIQ", frame, esp)
+                    if to == spi:
+                        found.append((sn, iv, frame[esp + 16:]))
     return found
 
 
