@@ -18,7 +18,8 @@ TOP = pathlib.Path(__file__).resolve().parent.parent
 BOOT = 120          # seconds that a machine may take for anything
 
 # What a kernel does in vain here, a third of its boot when it is emulated
-QUICK = ("mitigations=off no5lvl lsm= cryptomgr.notests "
+# no_timer_check: on a busy host the check fails now and then, and the kernel stops
+QUICK = ("mitigations=off no5lvl lsm= cryptomgr.notests no_timer_check "
          "initcall_blacklist=load_system_certificate_list")
 
 # $dev is the one card. pause needs no process.
