@@ -378,7 +378,7 @@ def refused():
                 ({}, "extra-flag 0x0c000000", "contradictory"),
                 ({}, "extra-flag 0x30000000", "contradictory"),
                 ({}, "extra-flag 0x06000000", "need a minimal SA"),
-                ({"enabled": 0}, CLOCK, "for minimal SAs")):
+                ({"enabled": 0}, CLOCK, "need a minimal SA")):
             a.settings(**settings)
             said = add(words)
             assert message in said, f"{words}: {said!r}, not {message!r}"

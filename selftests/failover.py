@@ -28,6 +28,7 @@ FAILOVERS = int(os.environ.get("MINESP_FAILOVERS", 40)) // len(SITES)
 BELOW = 250     # With ESN the peer begins so many ticks below the third 2**32 SNs.
 LATE = lib.TIMEOUT              # seconds by which a busy machine may be late
 
+
 def add(family=4):
     """Adds the gateways' SA, with words that follow."""
     gateway, peer, _ = ADDRESSES[family]

@@ -58,8 +58,7 @@ def cases():
                lambda n=window: replay_window(n))
     for peer in ("stock", "minimal"):
         yield (f"ESN, {peer} peer",
-               lambda p=peer: traffic.talk(p, "transport", 6, 6, SOME_SIZES,
-                                            "flag esn"))
+               lambda p=peer: traffic.talk(p, "transport", 6, 6, SOME_SIZES, "flag esn"))
     for p, peer in enumerate(("stock", "minimal")):
         for n, args in enumerate(lib.MODES):
             if share.mine(n + p):

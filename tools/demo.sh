@@ -169,10 +169,13 @@ say "What minesp itself counts, on the sensor and on the gateway."
 run ip netns exec sensor cat /proc/net/minesp_stat
 run "ip netns exec gateway grep Packets /proc/net/minesp_stat"
 
-say "What minesp does not do it refuses, and says why."
-echo '$ ip -n sensor xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1003 mode beet aead ...'
+say "An SA that must be minimal, and asks for something that minimal ESP does not have," \
+	"is refused. The message says why."
+echo '$ ip -n sensor xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1003 mode beet' \
+	'extra-flag 0x01000000 aead ...'
 ip -n sensor xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1003 \
-	mode beet aead 'rfc4106(gcm(aes))' "$(key)" 128 && die "it was not refused"
+	mode beet extra-flag 0x01000000 aead 'rfc4106(gcm(aes))' "$(key)" 128 &&
+	die "it was not refused"
 
 say "Now what no other ESP does. A second sensor is a machine of its own. Its keys" \
 	"outlive its boots, and it writes nothing to flash. On one SA it takes its SNs from" \

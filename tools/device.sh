@@ -75,7 +75,7 @@ unpack()
 	local setup payload
 
 	setup=$(od -An -tu1 -j $((0x1f1)) -N 1 "$1")
-	payload=($(od -An -tu4 -j $((0x248)) -N 8 "$1"))
+	read -ra payload < <(od -An -tu4 -j $((0x248)) -N 8 "$1")
 	# Its length stands behind it.
 	tail -c +$(((setup + 1) * 512 + payload[0] + 1)) "$1" | head -c $((payload[1] - 4)) |
 		zstd -dc > $vmlinux.new && mv $vmlinux.new $vmlinux

@@ -97,6 +97,7 @@ install_in()
 install_libreswan()
 {
 	[ -e "build/roots/$1/usr/libexec/ipsec" ] && return
+	# shellcheck disable=SC2046	# one word for each package
 	install_in "$1" $(in_root "$1" "apt-get -s install libreswan" |
 		sed -n '/^Inst libreswan /d; s/^Inst \([^ ]*\).*/\1/p') || exit
 	step "unpacking libreswan in build/roots/$1"

@@ -116,7 +116,8 @@ class Nat:
                     route add {router} dev veth0
                     neigh add {router} lladdr {mac} dev veth0
                     route add default via {router} dev veth0
-                    route add {ADDRESSES["inner", family][h.peer]} via {router} dev veth0 src {inner}
+                    route add {ADDRESSES["inner", family][h.peer]} via {router} \
+                        dev veth0 src {inner}
                 """)
         # IPv6 might take any address of the link's to masquerade.
         r.ip("link set lo up")
