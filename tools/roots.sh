@@ -221,14 +221,14 @@ SOURCE=linux-source-6.12
 # Unpacks kselftest's harness and checkpatch
 kselftest()
 {
-	[ -e build/linux ] && return
+	[ -e build/linux/scripts/kernel-doc ] && return
 	install_in trixie $SOURCE || return
-	step "unpacking kselftest and checkpatch from $SOURCE"
+	step "unpacking kselftest, checkpatch and kernel-doc from $SOURCE"
 	in_root trixie "rm -rf build/linux.new && mkdir build/linux.new &&
 		tar xf /usr/src/$SOURCE.tar.xz -C build/linux.new --strip-components=1 \
 			$SOURCE/tools/testing/selftests/{lib.mk,kselftest,kselftest.h,kselftest_harness.h} \
-			$SOURCE/scripts/{checkpatch.pl,spelling.txt,const_structs.checkpatch} &&
-		mv build/linux.new build/linux"
+			$SOURCE/scripts/{checkpatch.pl,spelling.txt,const_structs.checkpatch,kernel-doc} &&
+		rm -rf build/linux && mv build/linux.new build/linux"
 }
 
 # Copies the tests beside kselftest, byte-compiled for each root: a slow machine would

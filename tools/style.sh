@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # make style: sparse, endianness included, for every supported kernel, and checkpatch
-# --strict, for C; shellcheck for scripts, see .shellcheckrc; flake8 for Python, see
-# .flake8. Silent when there is nothing to say. Debian 13's sparse does not understand the
+# --strict and kernel-doc, for C; shellcheck for scripts, see .shellcheckrc; flake8 for
+# Python, see .flake8. Silent when there is nothing to say. Debian 13's sparse does not understand the
 # headers of 7.3 (typeof_unqual), and 7.3's build goes on without it.
 
 . "$(dirname "$0")/roots.sh"
@@ -27,7 +27,7 @@ for release in $(releases); do
 		{ echo "$said"; status=1; continue; }
 	grep -e warning: -e error: <<< "$said" && status=1
 done
-# MINESP_LACK() uses a string constant more than once.
+# MINESP_UNSUPPORTED() uses a string constant more than once.
 checkpatch --ignore MACRO_ARG_REUSE -f minesp/*.c minesp/kunit/*.c selftests/*/*.c \
 	include/minesp.h include/uapi/linux/*.h || status=1
 # A program has neither strscpy() nor __printf(), and its messages are long strings. A
@@ -38,6 +38,8 @@ checkpatch --ignore STRCPY,PREFER_DEFINED_ATTRIBUTE_MACRO,LONG_LINE_STRING,LONG_
 # The one file that may look at the kernel's version.
 checkpatch --ignore LINUX_VERSION_CODE,CONSTANT_COMPARISON \
 	-f include/compat.h || status=1
+in_root trixie "perl build/linux/scripts/kernel-doc -none -Wall -Werror minesp/*.c include/*.h" ||
+	status=1
 install_in trixie flake8 shellcheck || exit
 in_root trixie "flake8 selftests tools" || status=1
 in_root trixie "shellcheck -f gcc .ci/run tools/*.sh tools/bench/*.sh debian/minesp.postrm \
