@@ -659,7 +659,7 @@ def rekeyed():
             refused("rekey a --retire", "has no old keys", a)
             half = step(a, "rekey a").out
             lib.equal(minesp("rekey a", a).out, half, "the half again")
-            refused("rekey a --retire", "has sent nothing by the new keys", a)
+            refused("rekey a --retire", "has sent nothing with the new keys", a)
             step(b, "rekey b --from -", half)
             minesp("rekey b --from -", b, stdin=half)
             step(a, "rekey a --retire")

@@ -100,7 +100,7 @@ void plan_print(FILE *to, const struct plan *plan)
 {
 	double tick = plan->tick / 1e6;
 
-	fprintf(to, "tick      %-10s %.6g packets/s at most on average\n",
+	fprintf(to, "tick      %-10s %.6g packets/s on average at most\n",
 		duration(tick), 1 / tick);
 	fprintf(to, "ahead     %-10u packets at once at most; as many again after %s\n",
 		plan->ahead, duration(tick * plan->ahead));
@@ -109,10 +109,10 @@ void plan_print(FILE *to, const struct plan *plan)
 		fprintf(to, "the peer must receive a packet every %s\n",
 			duration(tick * SN_LAST));
 	else
-		fprintf(to, "keys from now on end on %s, after %s\n",
+		fprintf(to, "keys made now end on %s, after %s\n",
 			date(time(NULL) + (uint64_t)(tick * SN_LAST)),
 			duration(tick * SN_LAST));
-	fprintf(to, "window    %-10u the peer's; takes packets that come %s late\n",
+	fprintf(to, "window    %-10u the peer's; accepts packets up to %s late\n",
 		plan->window, duration(tick * plan->window));
 }
 

@@ -80,7 +80,7 @@ static void retire(struct conf *conf, bool force)
 	state_sas(&s);
 	sa = state_find(&s, conf, newest, IN);
 	if (!force && (!sa || !sa->packets))
-		die("the peer of %s has sent nothing by the new keys, so it may not have them: give them to it, let it send something, and try again; or use --force",
+		die("the peer of %s has sent nothing with the new keys, so it may not have them: give them to it, let it send something, and try again; or use --force",
 		    conf->name);
 	if (newest == NEXT)
 		move_keys(conf, KEYS, NEXT);

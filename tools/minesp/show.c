@@ -143,7 +143,7 @@ static int show_drops(const char *path, bool json, int shown)
 			printf("%s\"%s\":%" PRIu64, shown ? "," : "", name, n);
 		else
 			printf("%s  %" PRIu64 " %s (%s)\n", shown ? "" :
-			       "In this network namespace, of all SAs:\n",
+			       "Not delivered or not sent in this network namespace, by any SA:\n",
 			       n, drops[i].says, name);
 		shown++;
 	}
