@@ -99,19 +99,20 @@ static int minesp_choose(struct xfrm_state *x, struct netlink_ext_ack *extack)
 {
 	const struct minesp_net *mn = minesp_net(xs_net(x));
 	u32 flags = x->props.extra_flags & MINESP_XFLAG_MASK;
+	bool copy = x->km.state != XFRM_STATE_VOID;
 	int choice = READ_ONCE(mn->enabled);
 
 	/*
 	 * A state other than void means that migration made this copy. It keeps the kind
 	 * of its original: minimal if the bit is set, else stock.
 	 */
-	if (flags & MINESP_XFLAG_STOCK ||
-	    (!(flags & MINESP_XFLAG_MINIMAL) && x->km.state != XFRM_STATE_VOID))
+	if (flags & MINESP_XFLAG_STOCK || (!(flags & MINESP_XFLAG_MINIMAL) && copy))
 		choice = MINESP_STOCK;
 	else if (flags & MINESP_XFLAG_MINIMAL)
 		choice = MINESP_MINIMAL;
 
-	if (choice == MINESP_STOCK && flags & ~MINESP_XFLAG_STOCK)
+	/* A stock SA from before minesp was loaded may have any bits. */
+	if (choice == MINESP_STOCK && flags & ~MINESP_XFLAG_STOCK && !copy)
 		return minesp_refuse(extack, -EINVAL,
 				     "these extra-flag bits need a minimal SA; set 0x01000000, clear 0x02000000");
 	/* Stock ESP does not have these features, so it cannot replace minimal ESP. */

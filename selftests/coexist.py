@@ -76,6 +76,22 @@ def before_and_after():
             talk(a, b, family)
 
 
+def migrated_from_before():
+    """A stock SA from before minesp is there stays stock when it migrates. The kernel has
+    accepted minesp's bits with it, and ignored them."""
+    with kmod.restored():
+        kmod.unload()
+        with lib.hosts() as (a, b):
+            a.sas("tunnel", 4, 4, lib.XFLAG_CLOCK)
+            kmod.load()
+            new = "192.0.2.99"
+            lib.equal(xfrm.migrate(a, (a.address(4, "inner"), b.address(4, "inner")),
+                                   (a.address(4), b.address(4)), (a.address(4), new)),
+                      0, "error")
+            assert new in a.ip(f"xfrm state list dst {new}"), "the SA has not moved"
+            lib.equal(a.listed(), {}, "minimal SAs")
+
+
 def both_kinds():
     """In one namespace, one address pair, at once."""
     with lib.hosts() as (a, b):
@@ -331,6 +347,7 @@ def alone():
 
 def cases():
     yield "stock SAs from before minesp", before_and_after
+    yield "a stock SA from before minesp that migrates", migrated_from_before
     yield "both kinds in one namespace", both_kinds
     yield "UDP-encapsulated SAs of esp4", udp_encapsulated
     yield "a second copy of the module", second_copy
