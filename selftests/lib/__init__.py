@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The library of the tests. A test program imports from here, and never from another
-test program.
+"""The library of the tests. Test programs import from here, never from each other.
 
     import lib                      # what most tests need: the names below
     from lib import traffic         # one concept, one module: traffic.udp()
 
-Modules of the library import each other only downwards. None of those imported here
-needs a package that does not come with Python.
+Imports inside the library must not form a cycle. The modules imported here need only
+Python's standard library.
 """
 from .command import sh
 from .fixtures import fixture

@@ -6,8 +6,8 @@ import subprocess
 
 def sh(command, check=True, stdin=None):
     """Runs a shell command; returns what it printed."""
-    # Starting a program takes long in an emulated machine: no shell for words
-    # that need none.
+    # Starting a program takes long in an emulated machine, so start a shell only
+    # for commands that need it.
     shell = bool(set(command) & set("|&;<>$"))
     done = subprocess.run(command if shell else shlex.split(command),
                           shell=shell, text=True, input=stdin, close_fds=False,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Ciphers that complete later. The kernel's crypto API prefers one for SAs that are added
-here:
+"""Asynchronous ciphers. The crypto API prefers such a cipher for SAs that are added in
+this block:
 
     with crypto.async_aead() as cipher:
         ...
@@ -27,11 +27,11 @@ CRYPTO_ALG_TYPE_AEAD, CRYPTO_ALG_TYPE_MASK = 3, 0xf
 
 
 class AsyncAead:
-    """The module async_aead, while it is loaded; modinfo tells its parameters."""
+    """The loaded module async_aead; modinfo describes its parameters."""
     parameters = pathlib.Path("/sys/module/async_aead/parameters")
 
     def users(self):
-        """How many SAs have it."""
+        """Returns how many SAs use the cipher."""
         return kmod.refcount("async_aead")
 
     def get(self, name):
@@ -42,21 +42,21 @@ class AsyncAead:
             (self.parameters / name).write_text(f"{value}\n")
 
     def completed(self):
-        """How many requests have completed by a callback, for each kind."""
+        """Returns how many requests of each kind have completed by a callback."""
         return {kind: self.get(kind) for kind in ("encrypted", "decrypted")}
 
     def holds(self, n):
-        """Waits until so many requests wait."""
+        """Waits until n requests are waiting."""
         wait_for(f"{n} requests wait", lambda: self.get("waiting") == n)
 
 
 @contextlib.contextmanager
 def async_aead(name=GCM, **values):
-    """values: parameters of the module."""
-    kmod.unload("async_aead")   # what a case that failed has left
+    """Loads async_aead for the block. values: its parameters"""
+    kmod.unload("async_aead")   # a failed case may have left it
     kmod.load_helper("async_aead", f"alg={name}")
     cipher = AsyncAead()
-    # Newer kernels still test it when the module has been loaded.
+    # Newer kernels test the cipher after the module has been loaded.
     wait_for(f"the kernel has tested async-{name}", lambda: _drivers(name).get(
         f"async-{name}", {}).get("selftest") == "passed")
     try:
@@ -68,7 +68,7 @@ def async_aead(name=GCM, **values):
 
 
 def _drivers(name):
-    """{driver: its fields in /proc/crypto} of an algorithm."""
+    """Returns {driver: its fields in /proc/crypto} of an algorithm."""
     found = {}
     for entry in pathlib.Path("/proc/crypto").read_text().split("\n\n"):
         fields = dict(re.findall(r"^(\S+)\s*: (.*)$", entry, re.MULTILINE))
@@ -91,7 +91,7 @@ def _ask(message, driver, priority=None):
 
 
 class Pcrypt:
-    """An instance of pcrypt, which the kernel has for work on several CPUs."""
+    """An instance of pcrypt, the kernel's template that spreads work over CPUs."""
 
     def __init__(self, name, driver):
         self.name, self.driver = name, driver
@@ -99,17 +99,18 @@ class Pcrypt:
         self.unused = self.users()
 
     def users(self):
-        """How many SAs have it."""
+        """Returns how many SAs use the cipher."""
         return int(_drivers(self.name)[self.driver]["refcnt"]) - self.unused
 
     def completed(self):
-        """It does not say."""
+        """pcrypt does not count requests."""
         return {}
 
 
 @contextlib.contextmanager
 def pcrypt(name=GCM):
-    """Around what async_aead leaves the work to, and so makes the kernel have."""
+    """Adds an instance of pcrypt for the block, around the cipher that async_aead wraps.
+    Loading async_aead makes the kernel create that cipher."""
     if os.path.exists("/proc/lockdep"):
         raise Skip("lockdep takes two locks of the kernel's padata for one")
     sh("modprobe -a crypto_user pcrypt", check=False)
@@ -130,6 +131,6 @@ def pcrypt(name=GCM):
 
 
 def using(cipher, function, *args):
-    """function(*args), with a cipher: async_aead or pcrypt."""
+    """Calls function(*args) with a cipher: async_aead or pcrypt."""
     with cipher():
         function(*args)

@@ -8,7 +8,7 @@ from .verdict import Skip
 
 
 def path(name):
-    """A path in debugfs, which it mounts first if need be."""
+    """Returns a path in debugfs. Mounts debugfs first if necessary."""
     top = pathlib.Path("/sys/kernel/debug")
     if not os.path.ismount(top):
         sh(f"mount -t debugfs debugfs {top}", check=False)

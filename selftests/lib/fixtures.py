@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Fixtures: what takes long to set up, and several cases share."""
+"""Fixtures: objects that take long to set up, and that several cases share."""
 import contextlib
 import functools
 
@@ -8,9 +8,9 @@ kept = contextlib.ExitStack()   # closed when all cases have run
 
 def fixture(function):
     """Decorates a generator function that yields once, as contextlib.contextmanager
-    does. A call with new arguments sets up, and returns what was yielded; another call
-    with the same ones returns the same. All of it is torn down when all cases have run.
-    cache_clear() makes the next call set up anew."""
+    does. The first call with some arguments sets up the fixture and returns the yielded
+    value. Later calls with the same arguments return the same value. All fixtures are
+    torn down when all cases have run. cache_clear() makes the next call set up again."""
     context = contextlib.contextmanager(function)
 
     @functools.cache

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Hosts: network namespaces, and the wire between two of them.
 
-Each host has an address for the outer header on its end of the wire, and one for the
-inner header on lo.
+Each host has its outer address on its end of the wire, and its inner address on lo.
 """
 import contextlib
 import itertools
@@ -16,7 +15,7 @@ from .command import sh
 from .sa import SPI, SUITE
 from .wait import TIMEOUT
 
-SO_RCVBUFFORCE = 33     # linux/socket.h; Python does not have it
+SO_RCVBUFFORCE = 33     # asm-generic/socket.h; Python lacks it
 
 ADDRESSES = {
     ("outer", 4): {"a": "192.0.2.1", "b": "192.0.2.2"},
@@ -25,15 +24,15 @@ ADDRESSES = {
     ("inner", 6): {"a": "2001:db8:1::1", "b": "2001:db8:1::2"},
 }
 
-# Counters of minesp that say which way packets went, not that any was dropped
+# Counters of minesp that do not count errors
 NO_ERRORS = {"InPackets", "OutPackets", "InDummies", "InDirect", "InLookup", "StockSpi",
              "StockMode", "StockEncap", "StockTfcPad", "StockSnWrap", "StockSuite",
              "StockKey"}
 
 
 class Host:
-    """A network namespace, which namespaces() makes. name: "a" or "b", or "r" for a
-    router between them."""
+    """A network namespace, made by namespaces(). name: "a" or "b", or "r" for a router
+    between them"""
     numbers = itertools.count()
 
     def __init__(self, name):
@@ -47,7 +46,7 @@ class Host:
 
     @contextlib.contextmanager
     def inside(self):
-        """Puts this thread into the namespace."""
+        """Moves this thread into the namespace for the block."""
         here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         there = os.open(f"/run/netns/{self.ns}", os.O_RDONLY)
         libc.call("setns", there, libc.CLONE_NEWNET)
@@ -59,7 +58,7 @@ class Host:
             os.close(there)
 
     def ip(self, lines, check=True):
-        """Runs lines of ip(8), one call for all."""
+        """Runs lines of ip(8) in one call."""
         return sh(f"ip -n {self.ns} -batch -", check, lines)
 
     def sh(self, command, check=True):
@@ -78,8 +77,8 @@ class Host:
         return sock
 
     def wire(self, device="veth0", room=0):
-        """A socket that gets all frames of a device, and sends them. room: bytes
-        that it keeps until they are read, if more than usual."""
+        """Returns a socket that receives all frames of a device and can send frames.
+        room: size of its receive buffer in bytes, if the default is too small"""
         sock = self.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         if room:
             sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, room)
@@ -99,22 +98,22 @@ class Host:
         return {k: int(v) for k, v in map(str.split, text.splitlines())}
 
     def stats(self):
-        """The counters of minesp."""
+        """Returns the counters of minesp."""
         return self._counters("minesp_stat")
 
     def counters(self):
-        """The counters of xfrm and minesp."""
+        """Returns the counters of xfrm and minesp."""
         return self._counters("xfrm_stat") | self.stats()
 
     def errors(self, before={}):
-        """The error counters of xfrm and minesp that have moved since they were as before,
-        or since the host is there."""
+        """Returns the error counters of xfrm and minesp that have changed, with the
+        differences: since before, or since the host was made."""
         moved = {k: v - before.get(k, 0) for k, v in self.counters().items()
                  if k not in NO_ERRORS}
         return {k: v for k, v in moved.items() if v}
 
     def listed(self):
-        """Its minimal SAs, /proc/net/minesp as {SPI: {heading: field}}."""
+        """Returns the minimal SAs in /proc/net/minesp as {SPI: {heading: field}}."""
         with self.inside(), open("/proc/thread-self/net/minesp") as f:
             heading, *lines = map(str.split, f)
         return {int(line[0], 16): dict(zip(heading, line)) for line in lines}
@@ -123,15 +122,15 @@ class Host:
         return ADDRESSES[kind, family][self.name]
 
     def carried(self, spi):
-        """Bytes and packets that an SA has carried, as ip -s xfrm state says."""
+        """Returns the bytes and packets that an SA has carried, from ip -s xfrm state."""
         said = sh(f"ip -n {self.ns} -s xfrm state list spi {spi:#x}")
         current = said.split("lifetime current:")[1]
         return tuple(map(int, re.search(r"(\d+)\(bytes\), (\d+)\(packets\)",
                                         current).groups()))
 
     def sas(self, mode, inner, outer, words="", suite=SUITE, window=1024):
-        """Replaces all its SAs and policies by new ones with its peer. words: added to
-        each SA."""
+        """Replaces all SAs and policies by new ones for traffic with the peer. words:
+        added to each SA"""
         kind = "inner" if mode == "tunnel" else "outer"
         me, peer = (f"{ADDRESSES[kind, inner][h]}/{32 if inner == 4 else 128}"
                     for h in (self.name, self.peer))
@@ -157,8 +156,8 @@ _gro = False    # see gro()
 
 @contextlib.contextmanager
 def gro():
-    """The hosts that hosts() makes in this block receive by way of GRO, where
-    esp4_offload and esp6_offload wait for ESP. Needs ethtool."""
+    """Makes hosts() enable GRO in this block, so that esp4_offload and esp6_offload
+    receive ESP. Needs ethtool."""
     global _gro
     _gro = True
     try:
@@ -169,10 +168,10 @@ def gro():
 
 @contextlib.contextmanager
 def namespaces(names, link=lambda *hosts: ""):
-    """Hosts with these names. link: returns one more line for ip(8), given the hosts."""
+    """Makes hosts with these names. link: returns one more line for ip(8), given the hosts"""
     made = [Host(name) for name in names]
     try:
-        # One call, since starting a program takes long in an emulated machine.
+        # One call, because starting a program takes long in an emulated machine.
         sh("ip -batch -", stdin="\n".join([*(f"netns add {h.ns}" for h in made),
                                            link(*made)]))
         yield made
@@ -182,8 +181,7 @@ def namespaces(names, link=lambda *hosts: ""):
 
 @contextlib.contextmanager
 def hosts(mtu=1500):
-    """Two hosts with a wire between them, which carries nothing but what the tests
-    send."""
+    """Makes two hosts and a wire between them, which carries only the tests' traffic."""
     def wire(a, b):
         return (f"link add veth0 address {a.mac} mtu {mtu} netns {a.ns} type veth "
                 f"peer name veth0 address {b.mac} mtu {mtu} netns {b.ns}")
@@ -193,7 +191,7 @@ def hosts(mtu=1500):
             for name, value in (("accept_ra", 0), ("router_solicitations", 0),
                                 ("accept_dad", 0), ("addr_gen_mode", 1)):
                 h.sysctl(f"net.ipv6.conf.veth0.{name}", value)
-            # There are no link-local addresses, so neighbours are set by hand.
+            # The hosts have no link-local addresses, so the neighbours are static.
             h.ip(f"""
                 link set lo up
                 addr add {h.address(4)}/24 dev veth0
@@ -209,7 +207,7 @@ def hosts(mtu=1500):
                     src {h.address(6, 'inner')}
             """)
             if _gro:
-                # With TSO, veth takes no packets to GRO.
+                # With TSO on, veth does not pass packets to GRO.
                 h.sh("ethtool -K veth0 gro on tso off")
         yield a, b
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""An IKE daemon, whichever, on a host: its process, its log, and which SAs it gives to the
-kernel."""
+"""An IKE daemon of any kind on a host: its process, its log, and the SAs that it adds to
+the kernel."""
 import contextlib
 import functools
 import pathlib
@@ -13,7 +13,7 @@ from .command import sh
 from .verdict import equal
 from .wait import TIMEOUT
 
-# Two daemons have to agree, and on a slow machine each takes its time.
+# Two daemons must agree, and each is slow on a slow machine.
 SECONDS = 3 * TIMEOUT
 wait_for = functools.partial(wait.wait_for, seconds=SECONDS)
 
@@ -21,7 +21,7 @@ SECRET = "not a secret, but long enough for SHA-512"
 
 
 class Daemon:
-    """Those that derive from it start the process, and know how to talk to it."""
+    """Base class. A derived class starts the process and talks to it."""
 
     def __init__(self, folder, host):
         self.host = host
@@ -46,12 +46,12 @@ class Daemon:
         return log.read_text() if log.exists() else "no log"
 
     def _states(self):
-        """What ip(8) says of each SA"""
+        """Returns what ip(8) prints for each SA."""
         return re.split(r"(?m)^src ", sh(f"ip -n {self.host.ns} xfrm state"))[1:]
 
     def sas(self):
-        """{SPI: what was negotiated} of the SAs, as the kernel has them, see
-        strongswan.SUITES"""
+        """Returns {SPI: algorithms} of the kernel's SAs, in the form of
+        strongswan.SUITES."""
         found = {}
         for sa in self._states():
             spi = int(re.search(r"spi (0x\w+)", sa)[1], 16)
@@ -62,8 +62,8 @@ class Daemon:
         return found
 
     def paths(self):
-        """{(source, destination)} of the SAs' packets: addresses, or those in UDP, as
-        ADDRESS:PORT"""
+        """Returns {(source, destination)} of the SAs' packets: addresses, or with ESP in
+        UDP ADDRESS:PORT."""
         found = set()
         for sa in self._states():
             ends = re.match(r"(\S+) dst (\S+)", sa).groups()
@@ -72,13 +72,13 @@ class Daemon:
         return found
 
     def children(self):
-        """The SPIs of its CHILD_SAs"""
+        """Returns the SPIs of the CHILD_SAs."""
         return set(self.sas())
 
 
 @contextlib.contextmanager
 def running(*daemons):
-    """Daemons, in a list: of each the class, the host, and more arguments."""
+    """Runs daemons, and yields them in a list. daemons: (class, host, more arguments) each"""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         ikes = []
         for kind, *args in daemons:
@@ -89,7 +89,7 @@ def running(*daemons):
 
 @contextlib.contextmanager
 def explained(ikes):
-    """Adds the ends of their logs to what the block raises."""
+    """Adds the ends of the daemons' logs to an exception that the block raises."""
     try:
         yield
     except Exception as e:
@@ -98,8 +98,8 @@ def explained(ikes):
 
 
 def negotiated(ikes, minimal, algorithms):
-    """Checks that the hosts have the same two SAs, with these algorithms. minimal: the
-    hosts on which they are minimal; on the others they are stock."""
+    """Checks that the hosts have the same two SAs, with these algorithms; returns their
+    SPIs. minimal: the hosts where the SAs are minimal; they are stock on the others"""
     def agreed():
         sas = [i.sas() for i in ikes]
         return sas[0] == sas[1] and len(sas[0]) == 2 and sas[0]
@@ -115,22 +115,22 @@ def negotiated(ikes, minimal, algorithms):
 
 
 def between(ikes, b, of_a, seen):
-    """Waits until the SAs' packets go between b and these: an address of a's, and what b
-    takes for it. All with a port if they go in UDP"""
+    """Waits until the SAs of both hosts are between a and b. b: address of b. of_a, seen:
+    address of a in the SAs of a, and of b. Each is ADDRESS:PORT with ESP in UDP"""
     for i, end in zip(ikes, (of_a, seen)):
         wait_for(f"SAs of {i.host.name} between {end} and {b}",
                  lambda: i.paths() == {(end, b), (b, end)})
 
 
 def through(nat, ikes):
-    """Waits until they go in UDP, between b and where the NAT has put a."""
+    """Waits until the SAs use UDP, between b and the public address and port of a."""
     between(ikes, *(f"{h.address(nat.family)}:4500" for h in (nat.b, nat.a)),
             ":".join(map(str, nat.public)))
 
 
 def rekey(ikes, n, sender):
-    """The n-th host rekeys the CHILD_SA under traffic.Numbered: there is a new pair of SAs,
-    some packets, and the old one is gone."""
+    """Makes the n-th host rekey the CHILD_SA during traffic. Waits for a new pair of SAs,
+    for some packets, and until the old pair is gone. sender: a traffic.Numbered"""
     def children():
         return [i.children() for i in ikes]
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Inbound processing: packets of the Scapy peer that minesp has to accept, or to drop
-for a reason that a counter names. Tests run these cases in other circumstances, too."""
+"""Inbound processing: packets of the Scapy peer that minesp must accept, or must drop
+and count. Several tests run these cases, each under other conditions."""
 import random
 
 from .command import sh
@@ -21,17 +21,17 @@ def dummy(mode, inner, outer):
         before = p.counters()
         for n in (0, 1, 2, 3, 64, 1400):
             p.send(p.frame(p.esp(random.randbytes(n), DUMMY)))
-        # What a dummy carries may look like anything.
+        # The payload of a dummy packet may look like a datagram.
         _, payload = p.datagram(b"not for you")
         p.send(p.frame(p.esp(payload, DUMMY)))
         p.counts(before, InDummies=7)
-        # The SA does not count dummies, or replaying one would wear it out.
+        # The SA must not count dummies: replayed dummies would use up its lifetime.
         equal(p.a.carried(SPI["a"])[1], 0, "ip -s xfrm state")
         p.still_works()
 
 
 def truncated(outer):
-    """Packets that are cut at every byte."""
+    """Packets truncated at every byte."""
     with peer("transport", outer, outer) as p:
         nh, payload = p.datagram(b"x" * 20)
         whole = p.esp(payload, nh)
@@ -42,12 +42,12 @@ def truncated(outer):
         cut = len(whole) - shortest
         p.counts(before, XfrmInHdrError=HEADER, InTruncated=shortest - HEADER,
                  InIcvWrong=cut, XfrmInStateProtoError=len(whole) - HEADER)
-        # None of this has used up the SN.
+        # The truncated packets have not used up the SN.
         p.deliver(whole, b"x" * 20)
 
 
 def changed():
-    """Packets with one bit changed, in every byte."""
+    """Packets with one bit changed, once for every byte."""
     with peer() as p:
         nh, payload = p.datagram(b"x" * 20)
         whole = p.esp(payload, nh)
@@ -64,20 +64,19 @@ def changed():
 
 
 def pad_length():
-    """A right ICV around a Pad Length that reaches out of the packet."""
+    """Packets with a valid ICV, and a Pad Length that exceeds the packet."""
     with peer() as p:
         before = p.counters()
         bad = 0
         for n in (0, 1, 2, 30, 254):
             for padlen in {n + 1, min(n + 3, 255), 255}:
-                # A dummy is not spared that check.
+                # The check applies to dummies, too.
                 for nh in (17, DUMMY):
                     p.send(p.frame(p.esp(bytes(n), nh, padding=b"",
                                          padlen=padlen)))
                     bad += 1
         p.counts(before, InPadLength=bad, XfrmInStateProtoError=bad)
-        # Padding alone is right, though its payload is empty and UDP then finds it too
-        # short.
+        # A packet with only padding is valid ESP. UDP then drops the empty payload.
         p.send(p.frame(p.esp(b"", 17, padding=bytes(254))))
         p.counts(before, InPadLength=bad, XfrmInStateProtoError=bad,
                  InPackets=1)
@@ -85,7 +84,7 @@ def pad_length():
 
 
 def replay(window):
-    """Replays, and SNs at the edges of the replay window."""
+    """Replayed packets, and SNs at the edges of the replay window."""
     with peer(window=window) as p:
         nh, payload = p.datagram(b"x")
 
@@ -105,7 +104,7 @@ def replay(window):
             before = p.counters()
             p.send(p.frame(oldest))
             p.counts(before, XfrmInStateSeqError=1)
-        # What failed its ICV has not moved the window.
+        # A packet with an invalid ICV does not move the window.
         before = p.counters()
         p.send(p.frame(spoilt(packet(2000000))))
         p.counts(before, InIcvWrong=1, XfrmInStateProtoError=1)
@@ -114,7 +113,7 @@ def replay(window):
 
 
 def fragments(outer):
-    """ESP that IP has to reassemble: the skb then has a frag list."""
+    """ESP in IP fragments: the reassembled skb has a frag list."""
     with peer("transport", outer, outer) as p:
         for n in (2000, 8000):
             data = random.randbytes(n)

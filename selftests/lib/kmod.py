@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Kernel modules: minesp itself, esp4 and esp6, and their offloads.
 
-MINESP_KO names the file of minesp; without it modprobe looks for minesp. Modules that
-only tests need are below selftests/, where minesp was built, or without MINESP_KO where
-the tests are.
+MINESP_KO is the path of minesp.ko. Without MINESP_KO, modprobe loads minesp. Modules for
+tests only are in selftests/ of the build directory, or without MINESP_KO beside the tests.
 """
 import contextlib
 import functools
@@ -24,14 +23,14 @@ def loaded(module):
 
 
 def refcount(module):
-    """How many references there are on a module."""
+    """Returns the reference count of a module."""
     with open(f"/sys/module/{module}/refcnt") as f:
         return int(f.read())
 
 
 @functools.cache
 def depends(ko):
-    """The modules that a module's file depends on."""
+    """Returns the modules that a module's file depends on."""
     return list(filter(None, sh(f"modinfo -F depends {ko}").strip().split(",")))
 
 
@@ -53,7 +52,7 @@ def load(parameters=""):
 
 
 def load_helper(name, parameters=""):
-    """Loads a module that tests need, selftests/NAME/NAME.ko. Skips without it."""
+    """Loads selftests/NAME/NAME.ko, a module for tests. Raises Skip if there is none."""
     tests = pathlib.Path(__file__).resolve().parents[1]
     if "MINESP_KO" in os.environ:
         tests = pathlib.Path(os.environ["MINESP_KO"]).resolve().parents[1] / "selftests"
@@ -64,20 +63,20 @@ def load_helper(name, parameters=""):
 
 
 def image():
-    """The file of minesp, as insert() takes it."""
+    """Returns the content of minesp's file, for insert()."""
     ko = os.environ.get("MINESP_KO") or sh("modinfo -F filename minesp").strip()
     return pathlib.Path(ko).read_bytes()
 
 
 def insert(image):
-    """Loads a module from an image; raises OSError with the errno of init_module()."""
+    """Loads a module from an image. Raises OSError with the errno of init_module()."""
     libc.call("init_module", image, len(image), b"")
 
 
 def _receive():
-    """Makes every CPU receive a packet. 7.3 leaves a datagram that has been read, and
-    with it the SA that it came by, to the CPU that allocated it: skb_consume_udp()
-    puts it in a list that the CPU looks at when it receives again."""
+    """Makes every CPU receive a packet. In 7.3, skb_consume_udp() puts a datagram that
+    has been read in a list of the CPU that allocated it. The CPU frees the datagram, and
+    so releases its SA, when it receives again."""
     cpus = os.sched_getaffinity(0)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for cpu in cpus:
@@ -87,15 +86,15 @@ def _receive():
 
 
 def wait_gone(what, condition, seconds=TIMEOUT):
-    """Waits until SAs are gone that no namespace has any more."""
+    """Waits until the kernel has freed deleted SAs and condition() is true."""
     if not condition():
         sh("ip link set lo up")
         wait_for(what, lambda: _receive() or condition(), seconds)
 
 
 def unload(name="minesp"):
-    """Unloads minesp, or another module. Waits, since the SAs of a namespace, and
-    with them their ciphers, die a little after it does."""
+    """Unloads minesp or another module. Waits, because the kernel frees the SAs of a
+    namespace, and their ciphers, a little later than the namespace."""
     def gone():
         sh(f"rmmod {name}", check=False)
         return not loaded(name)
@@ -105,13 +104,13 @@ def unload(name="minesp"):
 
 
 def released():
-    """Waits until no minimal SA is left, nor a packet that has one."""
+    """Waits until there is no minimal SA, and no packet that holds one."""
     wait_gone("all SAs are gone", lambda: refcount("minesp") == 0)
 
 
 @contextlib.contextmanager
 def restored():
-    """Afterwards minesp is loaded and esp4 and esp6 can be, whatever the block did."""
+    """After the block, unloads the offloads, and loads esp4, esp6 and minesp if missing."""
     try:
         yield
     finally:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Runs the cases of a test program, and reports in KTAP, as kselftest wants."""
+"""Runs the cases of a test program, and reports in KTAP for kselftest."""
 import importlib.util
 import os
 import pathlib
@@ -14,18 +14,18 @@ from .verdict import Skip
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "kselftest"))
 import ksft  # noqa: E402
 
-# From then on no test begins, in seconds since 1970.
+# No case starts after this time, in seconds since 1970.
 END = float(os.environ.get("MINESP_END", "inf"))
 
 print_msg = ksft.print_msg
 
 
 def run(cases, needs=(), imports=(), always=False):
-    """Runs (name, function) after (name, function); exits as kselftest wants.
-    A case fails by raising, and is skipped by raising Skip; if what yields the cases
-    raises Skip, all are skipped. With words on the command line, only cases run whose
-    names have all of them. needs, imports: without these programs and Python modules
-    all cases are skipped. always: run after END, too."""
+    """Runs cases, an iterable of (name, function); exits with a status for kselftest.
+    A case fails if it raises an exception, and is skipped if it raises Skip. If the
+    iterable raises Skip, all cases are skipped. With words on the command line, only cases
+    run whose names contain all words. needs, imports: programs and Python modules; if one
+    is missing, all cases are skipped. always: run after END, too"""
     ksft.print_header()
     missing = [c for c in needs if not shutil.which(c)]
     missing += [m for m in imports if not importlib.util.find_spec(m)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""libreswan, an IKE daemon: how it starts, and what it is told."""
+"""libreswan, an IKE daemon: how to start and to configure it."""
 import functools
 
 from . import ike
@@ -23,27 +23,27 @@ class Ike(ike.Daemon):
 
     @functools.cached_property
     def _control(self):
-        """The socket to talk to it, as soon as it listens for IKE"""
+        """The control socket. Waits for it, and makes the daemon listen for IKE."""
         path = self.dir / "pluto.ctl"
         ike.wait_for("libreswan is there", path.exists)
         _run("whack", path, "--listen")
         return path
 
     def configure(self, **words):
-        """Replaces what it was told before. words: as ipsec.conf has them"""
+        """Replaces the configuration. words: as in ipsec.conf"""
         self.conf.write_text("\n\t".join((
             "conn minesp", "authby=secret", "leftupdown=%disabled",
             f"leftid=@{self.host.name}", f"rightid=@{self.host.peer}",
             *map("=".join, words.items()))) + "\n")
         said = _run("addconn", self._control, f"--config {self.conf} minesp")
-        # It does not fail in any case; libreswan 4 says nothing when all is well.
+        # addconn never exits with an error. libreswan 4 prints nothing on success.
         assert not said or "added" in said, said
 
     def initiate(self):
         _run("whack", self._control, "--name minesp --initiate")
 
     def rekey(self):
-        """Begins with it."""
+        """Starts a rekey, and does not wait for its end."""
         _run("whack", self._control, f"--name minesp --asynchronous {_rekey()}")
 
     def terminate(self):
@@ -56,6 +56,6 @@ def _run(program, control, words):
 
 @functools.cache
 def _rekey():
-    """The option, which had another name before libreswan 5"""
+    """Returns the option of whack, which has another name before libreswan 5."""
     child = "--rekey-child"
     return child if child in sh(f"{PROGRAMS}/whack --help") else "--rekey-ipsec"

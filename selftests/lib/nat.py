@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""ESP in UDP (RFC 3948): the socket that it needs, a NAT, and what the key managers hear
-of it."""
+"""ESP in UDP (RFC 3948): the socket that it needs, a NAT, and the kernel's messages to key
+managers about the NAT."""
 import contextlib
 import re
 import socket
@@ -16,12 +16,12 @@ from .verdict import equal
 from .wait import TIMEOUT
 
 PORT = 4500
-UDP_ENCAP = 100     # Python does not have it
+UDP_ENCAP = 100     # linux/udp.h; Python lacks it
 IP_XFRM_POLICY, IPV6_XFRM_POLICY = 17, 35
 
 
 def words(sport=PORT, dport=PORT):
-    """For ip xfrm state add"""
+    """Returns words for ip xfrm state add."""
     return f"encap espinudp {sport} {dport} 0.0.0.0"
 
 
@@ -30,12 +30,12 @@ WORDS = words()
 
 @contextlib.contextmanager
 def ike(host, family=4, port=PORT):
-    """The socket of an IKE daemon: the kernel takes ESP out of it, and keepalives. As that
-    of any daemon it needs no IPsec itself, or policies for all of UDP would drop what it
-    receives."""
+    """Opens the socket of an IKE daemon. The kernel takes ESP and keepalives out of it. Like
+    a daemon's, the socket bypasses IPsec. Otherwise policies for all of UDP would drop the
+    packets that it receives."""
     with (xfrm.Xfrm(host).sock,
           host.socket(family_of(host.address(family)), socket.SOCK_DGRAM) as sock):
-        # The netlink socket makes the kernel load what knows these options.
+        # Opening the netlink socket loads xfrm_user, which these options need.
         level, option = ((socket.IPPROTO_IP, IP_XFRM_POLICY) if family == 4 else
                          (socket.IPPROTO_IPV6, IPV6_XFRM_POLICY))
         for way in xfrm.XFRM_POLICY_IN, xfrm.XFRM_POLICY_OUT:
@@ -46,7 +46,7 @@ def ike(host, family=4, port=PORT):
 
 
 class Mappings:
-    """What a key manager of a host hears of changed mappings."""
+    """The messages about changed mappings that a key manager of a host receives."""
 
     def __init__(self, host):
         self.sock = host.socket(socket.AF_NETLINK, socket.SOCK_RAW, xfrm.NETLINK_XFRM)
@@ -56,7 +56,7 @@ class Mappings:
         self.sock.close()
 
     def next(self):
-        """The next one: (SPI, old address, old port, new address, new port)."""
+        """Returns the next message: (SPI, old address, old port, new address, new port)."""
         message = self.sock.recv(1 << 16)
         equal(struct.unpack_from("=H", message, 4)[0], xfrm.XFRM_MSG_MAPPING, "message")
         _, spi, family, _, _, old, new, old_port, new_port = struct.unpack_from(
@@ -67,7 +67,7 @@ class Mappings:
         return spi, old, old_port, new, new_port
 
     def waiting(self):
-        """Those that have come until now"""
+        """Yields the messages that have arrived so far."""
         self.sock.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -81,14 +81,14 @@ class Mappings:
         list(self.waiting())
 
 
-# The router's addresses; and one that is not an address of a's until somebody makes it one
+# The router's addresses, and an address that a test may add to a
 ROUTER = {4: ("203.0.113.1", "203.0.113.7"), 6: ("2001:db8:3::1", "2001:db8:3::7")}
 OUTSIDE = {4: "203.0.113.9", 6: "2001:db8:3::9"}
 
 
 class Nat:
-    """Host a, behind a router that translates its address, and host b. What a sends from the
-    address outside is not translated."""
+    """Host a, behind a router that translates its address, and host b. The router does not
+    translate the address OUTSIDE."""
 
     def __init__(self, a, b, r):
         self.a, self.b, self.r = a, b, r
@@ -102,7 +102,7 @@ class Nat:
             """)
             h.ip("link set lo up\nlink set veth0 up")
             for family, bits in (4, "32"), (6, "128 nodad"):
-                # ESP in transport mode would protect IPv6's search for neighbours, too.
+                # Static neighbours: ESP in transport mode would protect their discovery, too.
                 router, _ = ROUTER[family]
                 me, inner = h.address(family), h.address(family, "inner")
                 r.ip(f"""
@@ -119,7 +119,7 @@ class Nat:
                     route add {ADDRESSES["inner", family][h.peer]} via {router} \
                         dev veth0 src {inner}
                 """)
-        # IPv6 might take any address of the link's to masquerade.
+        # On lo, because IPv6 may masquerade with any address of the link.
         r.ip("link set lo up")
         for family, bits in (4, "32"), (6, "128"):
             r.ip(f"""
@@ -128,8 +128,8 @@ class Nat:
             """)
 
     def map(self, address, port):
-        """The NAT forgets what it knew, and takes this for a's port 4500. The outer packets
-        are of this address's version of IP."""
+        """Makes the NAT forget its mappings, and map port 4500 of a to this address and port.
+        The address also sets the version of IP of the outer packets."""
         self.public = address, port
         self.family = 6 if ":" in address else 4
         me, ip, family = ((self.a.address(4), "ip", "ipv4") if self.family == 4 else
@@ -158,20 +158,20 @@ class Nat:
         self.r.sh(f"conntrack -F -f {family}")
 
     def sas(self, mode, inner, flags=("", ""), suite=SUITE):
-        """New SAs and policies on both. flags: further words for a, and for b."""
+        """Replaces the SAs and policies of a and b. flags: further words for a, and for b"""
         self.mode, self.inner, self.flags, self.suite = mode, inner, flags, suite
         self.b.ip("xfrm state flush")
         self.a.sas(mode, inner, self.family, f"{WORDS} {flags[0]}", suite)
         self.heard()
 
     def _selectors(self):
-        """What IPsec protects, of b and of a."""
+        """Returns the addresses that IPsec protects: of b, and of a."""
         if self.mode == "tunnel":
             return self.b.address(self.inner, "inner"), self.a.address(self.inner, "inner")
         return self.b.address(self.family), self.public[0]
 
     def _sas(self, verb, oseq=0):
-        """Both SAs of b"""
+        """Returns lines of ip(8) for both SAs of b."""
         (peer, port), me = self.public, self.b.address(self.family)
         s_me, s_peer = self._selectors()
         sa = (f"reqid 1 mode {self.mode} replay-window 1024 {self.suite} {self.flags[1]} "
@@ -184,8 +184,8 @@ class Nat:
         """
 
     def heard(self):
-        """What the IKE daemon of b does when it knows where a is: all anew, but for the
-        last SN that was sent."""
+        """Replaces the SAs and policies of b for the current mapping, as an IKE daemon does
+        when it learns the mapping. Keeps the last SN that was sent."""
         said = sh(f"ip -n {self.b.ns} xfrm state list spi {SPI['a']:#x}")
         oseq = re.search(r"oseq (0x\w+)", said)
         me, peer = self.b.address(self.family), self.public[0]
@@ -200,11 +200,11 @@ class Nat:
         """)
 
     def port_heard(self):
-        """The same when only the port has changed: the SAs stay."""
+        """Does the same if only the port has changed: updates the SAs."""
         self.b.ip(self._sas("update"))
 
     def pair(self, port):
-        """A UDP socket on a and one on b, connected to each other."""
+        """Returns a UDP socket on a and one on b, connected to each other."""
         kind = "inner" if self.mode == "tunnel" else "outer"
         me, peer = (h.address(self.inner, kind) for h in (self.a, self.b))
         return connected((self.a, me, me if kind == "inner" else self.public[0]),
@@ -213,7 +213,7 @@ class Nat:
 
 @contextlib.contextmanager
 def behind():
-    """A Nat, and the sockets that the two hosts need."""
+    """Makes a Nat, and opens the sockets that the two hosts need."""
     with namespaces("abr") as hosts:
         nat = Nat(*hosts)
         with ike(nat.a), ike(nat.b), ike(nat.a, 6), ike(nat.b, 6):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A netfilter queue: who holds packets in it, and lets them go."""
+"""A netfilter queue, which holds packets until a test accepts them."""
 import socket
 import struct
 
@@ -13,7 +13,7 @@ VERDICT_HDR = 2                 # NFQA_VERDICT_HDR
 
 
 class Queue:
-    """Queue 0 of a host. What is in it when the queue is closed is dropped."""
+    """Queue 0 of a host. Closing the queue drops the packets in it."""
 
     def __init__(self, host):
         self.sock = host.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
@@ -45,5 +45,5 @@ class Queue:
         raise AssertionError(f"not a packet: {answer.hex()}")
 
     def accept(self, number):
-        """Lets a packet go on."""
+        """Releases a packet."""
         self._ask(VERDICT, VERDICT_HDR, struct.pack(">II", NF_ACCEPT, number), ack=False)

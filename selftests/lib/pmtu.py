@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Path MTU discovery, by way of a router with a narrow link."""
+"""Path MTU discovery through a router with a narrow link."""
 import contextlib
 import errno
 import socket
@@ -10,7 +10,7 @@ from .sa import SUITE
 from .verdict import equal
 from .wait import wait_for
 
-NARROW = 1300       # the MTU of the last link, in bytes; the first has 1500
+NARROW = 1300       # MTU of the last link in bytes; that of the first is 1500
 IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_MTU = 10, 2, 14
 IPV6_MTU_DISCOVER, IPV6_MTU = 23, 24
 PORT = 6000
@@ -18,7 +18,7 @@ PORT = 6000
 
 @contextlib.contextmanager
 def path():
-    """Host a, a router, host b, with the narrow link before b."""
+    """Makes host a, a router, and host b behind the narrow link."""
     with namespaces("abr") as (a, b, r):
         r.sysctl("net.ipv4.ip_forward", 1)
         r.sysctl("net.ipv6.conf.all.forwarding", 1)
@@ -55,9 +55,9 @@ def path():
 
 def found(mode, inner, outer, words, suite=SUITE,
           before=lambda a, b: contextlib.nullcontext()):
-    """The MTU of the first link and the path MTU that a finds, in bytes of the inner
-    packet. Packets of that length have to get through, and longer ones must not. before:
-    what is there meanwhile."""
+    """Returns the MTU of the first link and the path MTU that a finds, in bytes of the
+    inner packet. Checks that packets of the path MTU arrive, and that longer ones are
+    refused. before: context manager around the traffic, called with the hosts"""
     kind = "inner" if mode == "tunnel" else "outer"
     with path() as (a, b), before(a, b):
         for h in (a, b):

@@ -7,7 +7,7 @@ import traceback
 
 
 def start(function, *args):
-    """Starts a process, which ends no later than this one."""
+    """Starts function(*args) in a process, which ends no later than this one."""
     said = tempfile.TemporaryFile("w+")
 
     def body():
@@ -25,7 +25,7 @@ def start(function, *args):
 
 
 def join(processes):
-    """Waits until all have ended; fails if one did."""
+    """Waits until all processes have ended; fails if one of them failed."""
     why = []
     for p in processes:
         p.join()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Random requests for SAs, as netlink messages, and whether the documentation says that
-minesp takes them."""
+"""Random requests for SAs, as netlink messages, and whether minesp accepts them according
+to the documentation."""
 import socket
 import struct
 
@@ -18,7 +18,7 @@ from .xflag import ANY_AGE, CLOCK, COUNTER, FRESH, IMPLICIT_IV, NEW_KEY
 
 OSEQ_MAY_WRAP = 2
 TRANSPORT, TUNNEL = 0, 1
-# Attributes that may say anything, since minesp does not look at them
+# Attributes that minesp ignores, so their content is random
 OTHERS = [*{*range(1, 40)} - {xfrm.XFRMA_ALG_AUTH, xfrm.XFRMA_ALG_CRYPT,
                               xfrm.XFRMA_ALG_AEAD, xfrm.XFRMA_ALG_AUTH_TRUNC,
                               xfrm.XFRMA_ENCAP, xfrm.XFRMA_TFCPAD,
@@ -26,12 +26,11 @@ OTHERS = [*{*range(1, 40)} - {xfrm.XFRMA_ALG_AUTH, xfrm.XFRMA_ALG_CRYPT,
 
 
 class Request:
-    """A random request. extra: the extra-flags that it would like, besides those that
-    say minimal or stock."""
+    """A random request. extra: its extra-flags, without those that say minimal or stock"""
 
     def __init__(self, rand):
         def often(value, *others):
-            """Mostly value."""
+            """Returns value in five of six calls."""
             return value if rand.randrange(6) else rand.choice(others)
 
         self.fields = dict(
@@ -106,8 +105,8 @@ class Request:
             (*self.attributes, (xfrm.XFRMA_SA_EXTRA_FLAGS, struct.pack("=I", extra)))))
 
     def documented(self):
-        """Whether a minimal SA can be like this, by reference.rst and clock.rst. The
-        namespace has an epoch."""
+        """Returns whether a minimal SA can be like this according to reference.rst and
+        clock.rst, in a namespace with an epoch."""
         extra, esn = self.extra, self.fields["flags"] & 128
         if self.aead:
             name, key, icv = self.aead
@@ -130,7 +129,7 @@ class Request:
             not self.tfcpad and not extra & OSEQ_MAY_WRAP and
             not (extra & CLOCK and extra & COUNTER) and
             not (extra & FRESH and extra & ANY_AGE) and
-            # The epoch is long ago: 32 bits of SNs are used up.
+            # The epoch is so long ago that the clock exceeds 32 bits.
             (esn or not extra & CLOCK) and
             (not extra & IMPLICIT_IV or implicit and extra & (CLOCK | NEW_KEY)))
 

@@ -2,8 +2,8 @@
 """A peer that shares no code with the kernel: Scapy, on a raw socket of host b, whose
 kernel has no SA. Host a runs minesp.
 
-Scapy takes seconds to import on a slow machine, so only tests that need it import
-this. Its classes have their names here, too: scapy_peer.IP.
+Scapy takes seconds to import on a slow machine, so only tests that need it import this
+module. The module exports classes of Scapy, too, such as scapy_peer.IP.
 """
 import contextlib
 import random
@@ -30,11 +30,11 @@ except ImportError:
 KEY = bytes.fromhex(KEYS[128][2:])
 PORT = 5000
 DUMMY = 59                  # Next Header of dummy packets, RFC 4303 2.6
-HEADER, IV, ICV = 8, 8, 16  # bytes of an AES-GCM packet
+HEADER, IV, ICV = 8, 8, 16  # lengths in bytes, with AES-GCM
 
 
 class Peer:
-    """Scapy on host b, and a socket on host a that gets what arrives. encap: ESP is in UDP."""
+    """Scapy on host b, and a socket on host a that receives the data. encap: use ESP in UDP"""
     block = 4   # bytes that padding aligns to
 
     def __init__(self, a, b, mode, inner, outer, window=32, words="",
@@ -58,7 +58,7 @@ class Peer:
 
     @property
     def addresses(self):
-        """Those of the outer header, as bytes"""
+        """The addresses of the outer header, as bytes"""
         return b"".join(socket.inet_pton(family_of(x), x)
                         for x in (self.source, self.a.address(self.outer)))
 
@@ -68,7 +68,7 @@ class Peer:
                      dst=self.a.address(family, kind), **fields)
 
     def datagram(self, data):
-        """What ESP carries: (Next Header, bytes)."""
+        """Returns what ESP carries: (Next Header, bytes)."""
         packet = self.ip(self.inner, self.kind) / UDP(sport=PORT, dport=PORT) / Raw(data)
         whole = bytes(packet)
         if self.mode == "tunnel":
@@ -77,7 +77,7 @@ class Peer:
 
     def esp(self, payload, nh, seq=None, spi=SPI["a"], padding=None,
             padlen=None):
-        """An ESP packet, as bytes. padding: unless given, as RFC 4303 wants it."""
+        """Returns an ESP packet as bytes. padding: default as in RFC 4303"""
         if seq is None:
             self.seq += 1
             seq = self.seq
@@ -93,8 +93,8 @@ class Peer:
                                                 self.tx.crypt_key, ICV))
 
     def payload(self, esp, length=None, summed=None):
-        """What follows IP, as bytes. length: of UDP, unless the right one. summed: the
-        checksum, unless as RFC 3948 wants it"""
+        """Returns the payload of IP, as bytes. length: of UDP, default correct. summed: the
+        checksum of UDP, default as in RFC 3948"""
         if not self.encap:
             return esp
         n = 8 + len(esp)
@@ -105,7 +105,7 @@ class Peer:
         return head + struct.pack(">H", summed) + esp
 
     def frame(self, esp, headers=(), **udp):
-        """The IP packet around ESP. headers: those between IP and ESP. udp: see payload()"""
+        """Returns ESP in an IP packet. headers: between IP and ESP. udp: see payload()"""
         packet = self.ip(self.outer, "outer")
         packet.src = self.source
         if not headers:
@@ -116,26 +116,26 @@ class Peer:
         return packet / Raw(self.payload(esp, **udp))
 
     def ethernet(self, packet):
-        """The frame that takes an IP packet to a, as bytes."""
+        """Returns an IP packet in an Ethernet frame to a, as bytes."""
         return bytes(Ether(src=self.b.mac, dst=self.a.mac) / packet)
 
     def send(self, packet):
-        """Sends an IP packet. Short frames are padded, as Ethernet does."""
+        """Sends an IP packet. Pads short frames, as Ethernet does."""
         self.wire.send(self.ethernet(packet).ljust(60, b"\0"))
 
     def deliver(self, esp, data, headers=()):
-        """Sends ESP, which has to arrive as data."""
+        """Sends ESP, and checks that the data arrives."""
         self.send(self.frame(esp, headers))
         equal(self.app.recv(1 << 16), data, "data")
 
     def arrived(self):
-        """What has arrived until now; the socket must not block."""
+        """Yields what has arrived so far. The socket must not block."""
         with contextlib.suppress(BlockingIOError):
             while True:
                 yield self.app.recv(1 << 16)
 
     def drain(self):
-        """Drops what has arrived, since it holds its SA until then."""
+        """Drops what has arrived, because unread data holds its SA."""
         self.app.setblocking(False)
         list(self.arrived())
         self.app.settimeout(TIMEOUT)
@@ -146,8 +146,8 @@ class Peer:
         self.deliver(self.esp(payload, nh), data)
 
     def counts(self, before, **wanted):
-        """Waits until exactly these counters have moved since before. InDirect and
-        InLookup are only looked at if they are wanted."""
+        """Waits until exactly these counters have changed since before, by these numbers.
+        Ignores InDirect and InLookup unless they are wanted."""
         ways = {"InDirect", "InLookup"} - wanted.keys()
 
         def moved():
@@ -165,7 +165,7 @@ class Peer:
         return self.a.counters()
 
     def capture(self):
-        """The next ESP packet that a sends."""
+        """Returns the next ESP packet that a sends."""
         while True:
             packet = Ether(self.wire.recv(1 << 16)).payload
             if packet.src == self.a.address(self.outer) and ESP in packet:
@@ -173,8 +173,8 @@ class Peer:
 
 
 class SuitePeer(Peer):
-    """A peer with any suite, which seals by itself and not by Scapy. esn: the upper
-    half of ESNs; 0 for no ESN. words: added to the SAs."""
+    """A peer with any suite, which seals packets without Scapy. esn: the upper half of
+    ESNs; 0 for no ESN. words: added to the SAs"""
 
     def __init__(self, a, b, mode, inner, outer, suite, esn=0, window=32, words="",
                  encap=False):
@@ -192,13 +192,13 @@ class SuitePeer(Peer):
 
 
 def spoilt(esp):
-    """An ESP packet with a wrong ICV."""
+    """Returns the ESP packet with an invalid ICV."""
     return esp[:-1] + bytes([esp[-1] ^ 1])
 
 
 @contextlib.contextmanager
 def meet(kind, *args, mtu=1500, **more):
-    """A peer of that class, between two new hosts."""
+    """Makes two hosts, and a peer of class kind between them."""
     with hosts(mtu) as (a, b):
         with contextlib.closing(kind(a, b, *args, **more)) as p:
             yield p

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""MINESP_SEED: what random tests are made from. Without it each run has another one."""
+"""MINESP_SEED: the seed of random tests. Without MINESP_SEED, each run takes a new seed."""
 import os
 import random
 

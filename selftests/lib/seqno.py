@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Sequence numbers on the wire, in ESP over IPv4 and IPv6."""
+"""Sequence numbers on the wire, of ESP over IPv4 and IPv6."""
 import contextlib
 import struct
 
-# What a frame with ESP has at 12, where the byte 50 is, and where ESP begins
+# EtherType, offset of the protocol number, offset of ESP
 FRAMES = ((b"\x08\0", 23, 14 + 20), (b"\x86\xdd", 20, 14 + 40))
 
 
 def recorded(wire, spi):
-    """[(SN, IV, the rest)] of the packets of an SA that are waiting in a socket which
-    does not block, such as Host.wire()."""
+    """Returns [(SN, IV, the rest)] of an SA's packets that are waiting in a socket of
+    Host.wire(). The socket must not block."""
     found = []
     with contextlib.suppress(BlockingIOError):
         while True:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A spare host: it has SAs without traffic, and no peer."""
+"""A spare host, which has SAs, but no traffic and no peer."""
 import contextlib
 import functools
 
@@ -13,14 +13,14 @@ SRC, DST = (ADDRESSES["outer", 4][h] for h in "ab")
 
 @functools.cache
 def load_offloads():
-    """The kernel loads the offloads when an SA names a device, and they hold esp4 and
-    esp6. Loaded before, they do not change the references."""
+    """Loads the offloads, which hold references to esp4 and esp6. Otherwise the kernel
+    would load them when an SA names a device, and the reference counts would change."""
     sh(f"modprobe -a {' '.join(kmod.OFFLOADS)}", check=False)
 
 
 @contextlib.contextmanager
 def host():
-    """A host. When it goes, its SAs have to release the modules that they hold."""
+    """Makes a host. Checks that its SAs release their modules when the host is deleted."""
     def held():
         return kmod.refcount("minesp"), kmod.refcount("esp4")
 
@@ -36,6 +36,6 @@ def host():
 
 
 def add(host, words, check=True, spi="0x1000", mode="transport"):
-    """Adds an SA by ip xfrm; returns what ip printed."""
+    """Adds an SA with ip xfrm; returns what ip printed."""
     return host.ip(f"xfrm state add src {SRC} dst {DST} proto esp spi {spi} "
                    f"mode {mode} {words}", check)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""strongSwan, an IKE daemon: how it starts, what it is told, and which SAs it has."""
+"""strongSwan, an IKE daemon: how to start and to configure it, and which SAs it has."""
 import contextlib
 import functools
 import os
@@ -10,7 +10,7 @@ from .vici import Vici
 DAEMON = "charon-systemd"
 NEEDS = ["ip", DAEMON]
 
-# Of the IKE_SA, and of the CHILD_SA
+# Names of the IKE_SA and of the CHILD_SA in the configuration
 NAMES = {"ike": "minesp", "child": "child"}
 
 STRONGSWAN = """
@@ -36,8 +36,8 @@ charon-systemd {{
 }}
 """
 
-# What is proposed for ESP, and what the kernel has then: names of the algorithms, bytes of
-# the keys, bits of the ICV; whether ESN
+# {proposal for ESP: the kernel's SA}: names of the algorithms, lengths of the keys in
+# bytes and of the ICV in bits, "esn" with ESN
 CBC, SHA256 = ("cbc(aes)", 16, ""), ("hmac(sha256)", 32, "128")
 SUITES = {
     "aes128gcm16": [("rfc4106(gcm(aes))", 20, "128")],
@@ -56,7 +56,7 @@ SUITES = {
 
 
 class Ike(ike.Daemon):
-    """settings: more of them, as strongswan.conf has them"""
+    """settings: more settings, as in strongswan.conf"""
 
     def __init__(self, folder, host, settings={}):
         super().__init__(folder, host)
@@ -69,7 +69,7 @@ class Ike(ike.Daemon):
 
     @functools.cached_property
     def vici(self):
-        """As soon as it listens"""
+        """The connection to the daemon. Waits until the daemon listens."""
         def connection():
             with contextlib.suppress(OSError):
                 return Vici(self.socket)
@@ -79,7 +79,7 @@ class Ike(ike.Daemon):
         return found
 
     def configure(self, connection, child):
-        """Replaces what it was told before. connection, child: as swanctl.conf has them"""
+        """Replaces the configuration. connection, child: as in swanctl.conf"""
         self.vici.ask("load-conn", {NAMES["ike"]: {
             "version": "2",
             "proposals": ["aes128-sha256-modp2048"],
@@ -90,19 +90,19 @@ class Ike(ike.Daemon):
         }})
 
     def initiate(self, kind="child"):
-        """The CHILD_SA, with an IKE_SA if there is none; kind "ike": the IKE_SA"""
+        """Initiates the CHILD_SA, with an IKE_SA if there is none. kind "ike": only the IKE_SA"""
         self.vici.ask("initiate", {kind: NAMES[kind], "timeout": f"{ike.SECONDS}000"})
 
     def rekey(self, kind="child", reauth="no"):
-        """Begins with it."""
+        """Starts a rekey, and does not wait for its end."""
         self.vici.ask("rekey", {kind: NAMES[kind], "reauth": reauth})
 
     def terminate(self):
         self.vici.ask("terminate", {"ike": NAMES["ike"], "timeout": f"{ike.SECONDS}000"})
 
     def established(self):
-        """{SPIs of an IKE_SA: {those of its CHILD_SAs}}, as the daemon has them, whatever
-        state they are in."""
+        """Returns {SPIs of an IKE_SA: {SPIs of its CHILD_SAs}} of the daemon's SAs in all
+        states."""
         return {(sa["initiator-spi"], sa["responder-spi"]):
                 {int(child[way], 16) for child in sa["child-sas"].values()
                  for way in ("spi-in", "spi-out") if way in child}

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The cipher suites that minesp has: their words for ip xfrm, and an implementation by
-the cryptography library, which seals and opens ESP packets."""
+"""The cipher suites of minesp: their words for ip xfrm, and an implementation with the
+cryptography library, which seals and opens ESP packets."""
 import hmac
 
 from .verdict import equal
@@ -19,22 +19,22 @@ except ImportError:
 
 
 class Suite:
-    """A cipher suite, and its key.
+    """A cipher suite and its key.
 
     words: for ip xfrm
-    ivlen, block, icv: in bytes
-    scapy: the arguments of a SecurityAssociation, if Scapy has the suite
-    wireshark: how its table of SAs names it, without SPI and addresses, if it
+    ivlen, block, icv: lengths in bytes
+    scapy: arguments of SecurityAssociation, if Scapy has the suite
+    wireshark: fields of Wireshark's table of SAs after SPI and addresses, if Wireshark
                has the suite
     checks: whether Wireshark can check the ICV, too"""
     ivlen, block, scapy, wireshark, checks = 8, 4, None, None, True
 
     def seal(self, head, high, iv, plain):
-        """An ESP packet. head: SPI and SN, in bytes. high: the upper half of an
-        ESN in 4 bytes, or none. iv: as many bytes as the suite takes of it."""
+        """Returns an ESP packet. head: SPI and SN. high: the upper half of an ESN in 4
+        bytes, or empty. iv: ivlen bytes or more"""
 
     def open(self, esp, high):
-        """What is in an ESP packet; raises when the ICV is wrong."""
+        """Returns the content of an ESP packet; raises an exception if the ICV is invalid."""
 
 
 class Aead(Suite):
@@ -58,7 +58,7 @@ class Aead(Suite):
             self.wireshark = wireshark, whole, "NULL", ""
 
     def _inputs(self, head, high, iv):
-        """Nonce and associated data."""
+        """Returns the nonce and the associated data."""
         if self.implicit:
             iv = (high or bytes(4)) + head[4:]      # the SN in 8 bytes
         return self.salt + iv, head[:4] + high + head[4:]
@@ -111,7 +111,7 @@ def sha2(name, icv):
     return lambda key, data: hmac.digest(key, data, name)[:icv]
 
 
-# ip xfrm: length of the key, ICV, ICV of a key and data, Scapy, Wireshark
+# {name for ip xfrm: length of key and ICV, ICV function, names for Scapy, Wireshark}
 AUTHS = {
     "hmac(sha256)": (32, 16, sha2("sha256", 16), "SHA2-256-128",
                      "HMAC-SHA-256-128 [RFC4868]"),
@@ -121,7 +121,7 @@ AUTHS = {
     "cmac(aes)": (16, 12, cmac, "AES-CMAC-96",
                   "ANY 96 bit authentication [no checking]"),
 }
-# ip xfrm: salt, IV, block, Scapy, Wireshark
+# {name for ip xfrm: length of salt, IV and block, names for Scapy, Wireshark}
 ENCS = {
     "cbc(aes)": (0, 16, 16, "AES-CBC", "AES-CBC [RFC3602]"),
     "rfc3686(ctr(aes))": (4, 8, 4, "AES-CTR", "AES-CTR [RFC3686]"),
@@ -172,7 +172,7 @@ GMAC, CHACHA = "rfc4543(gcm(aes))", "rfc7539esp(chacha20,poly1305)"
 
 
 def explicit_iv():
-    """(name, suite) of all that send their IV, or have none."""
+    """Yields (name, suite) of all suites that send their IV, or have none."""
     for key in (16, 24, 32):
         yield f"AES-GCM-16 {key * 8}", Aead(
             GCM, AESGCM, key, 4, 16, "AES-GCM",
@@ -194,7 +194,7 @@ def explicit_iv():
 
 
 def implicit_iv():
-    """(name, suite) of all with an implicit IV."""
+    """Yields (name, suite) of all suites with an implicit IV."""
     yield "AES-GCM-16", Aead(GCM, AESGCM, 16, 4, 16, implicit=True)
     yield "AES-CCM-8", Aead(CCM, lambda k: AESCCM(k, 8), 16, 3, 8, implicit=True)
     yield "ChaCha20-Poly1305", Aead(CHACHA, ChaCha20Poly1305, 32, 4, 16,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A tenant: somebody without privileges who has made a user namespace, whose root they
-are, and a network namespace in it."""
+"""A tenant: an unprivileged user who is root in a user namespace, and has a network
+namespace in it."""
 import contextlib
 import shlex
 import subprocess
@@ -8,14 +8,14 @@ import subprocess
 from .verdict import Skip
 
 NOBODY = "setpriv --reuid 65534 --regid 65534 --clear-groups"
-# Made at once, the network namespace is there before its owner has a name in it.
+# With one call, the network namespace exists before the user namespace maps its owner.
 AT_ONCE = "unshare --user --map-root-user --net"
 ONE_BY_ONE = "unshare --user --map-root-user unshare --net"
 _END = "--- the end of what a command printed:"
 
 
 class Tenant:
-    """A shell of theirs."""
+    """A shell of the tenant."""
 
     def __init__(self, shell):
         self.shell = shell
@@ -37,7 +37,7 @@ class Tenant:
         return said[:-1]
 
     def ip(self, lines, check=True):
-        """Runs lines of ip(8), one call for all."""
+        """Runs lines of ip(8) in one call."""
         return self.sh(f"ip -batch - << 'END'\n{lines}\nEND", check)
 
 

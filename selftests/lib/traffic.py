@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Traffic between two hosts: UDP, TCP and ping, which have to get through; a flood of UDP,
-which need not; and numbered datagrams, for who wants to know which did."""
+"""Traffic between two hosts: UDP, TCP and ping, which must arrive; a flood of UDP, which
+need not arrive; and numbered datagrams, which show the losses."""
 import contextlib
 import hashlib
 import os
@@ -19,8 +19,8 @@ TCP_BYTES = 1 << 20
 
 
 def connected(*ends, port):
-    """A UDP socket on each of two hosts, connected to each other. ends: (host, its address,
-    what the other one takes for that)"""
+    """Returns a UDP socket on each of two hosts, connected to each other. ends: (host, its
+    address, the address that the other host sees)"""
     socks = []
     for (host, address, _), (_, _, peer) in zip(ends, reversed(ends)):
         sock = host.socket(family_of(address), socket.SOCK_DGRAM)
@@ -32,12 +32,12 @@ def connected(*ends, port):
 
 
 def pair(a, b, family, kind, port):
-    """A UDP socket on a and one on b, connected to each other."""
+    """Returns a UDP socket on a and one on b, connected to each other."""
     return connected(*((h, *[h.address(family, kind)] * 2) for h in (a, b)), port=port)
 
 
 def udp(a, b, family, kind, sizes):
-    """Sends datagrams from a to b and back, which have to arrive unchanged."""
+    """Sends datagrams from a to b and back, and checks that they arrive unchanged."""
     rand = random.Random(1)
     at_a, at_b = pair(a, b, family, kind, 7777)
     for i in range(0, len(sizes), 16):
@@ -59,12 +59,12 @@ def udp(a, b, family, kind, sizes):
 
 
 def tcp(source, sink, family, kind, size=TCP_BYTES):
-    """Sends a stream from source to sink, which has to have the same sum at both ends."""
+    """Sends a stream from source to sink, and compares the hashes at both ends."""
     stream(source, source.address(family, kind), sink, sink.address(family, kind), size)
 
 
 def stream(source, src, sink, dst, size, port=8888):
-    """tcp() between any addresses of these hosts."""
+    """Does the same as tcp(), between any addresses of the hosts."""
     listener = sink.socket(family_of(dst), socket.SOCK_STREAM)
     listener.bind((dst, port))
     listener.listen()
@@ -85,7 +85,7 @@ def stream(source, src, sink, dst, size, port=8888):
     data = random.Random(2).randbytes(size)
     sock.sendall(data)
     sock.shutdown(socket.SHUT_WR)
-    equal(sock.recv(1), b"", "what comes back")     # or segments come later
+    equal(sock.recv(1), b"", "what comes back")     # waits for the last segments
     sock.close()
     receiver.join(TIMEOUT)
     listener.close()
@@ -98,8 +98,8 @@ def ping(a, b, family, kind):
 
 @contextlib.contextmanager
 def one_cpu():
-    """Keeps this thread on one CPU. If it moved to another one, it could overtake its
-    own packets."""
+    """Keeps this thread on one CPU. On another CPU, later packets could overtake earlier
+    ones."""
     cpus = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cpus)})
     try:
@@ -109,9 +109,9 @@ def one_cpu():
 
 
 def carried(minimal, n, before=None):
-    """Checks that minesp has carried n packets each way on the hosts where SAs are minimal,
-    {host: whether they are}, and on the others has not. before: {host: its stats() before
-    these packets}"""
+    """Checks that minesp has carried n packets each way on hosts with minimal SAs, and not
+    on the others. minimal: {host: whether its SAs are minimal}. before: {host: its stats()
+    before these packets}"""
     for h, wanted in minimal.items():
         now = h.stats()
         for name in "InPackets", "OutPackets":
@@ -120,16 +120,16 @@ def carried(minimal, n, before=None):
 
 
 def went_as_esp(a, b, peer, n, before=None):
-    """Checks that minesp on a has carried n packets each way, and so has minesp on b,
-    or for a stock peer has not. before: as above"""
+    """Checks that minesp on a has carried n packets each way. The same must hold on b for
+    a minimal peer, and must not for a stock peer. before: see carried()"""
     carried({a: True, b: peer == "minimal"}, n, before)
 
 
 def talk(peer, mode, inner, outer, sizes, words="", suite=SUITE, window=1024,
          before=lambda a, b: contextlib.nullcontext(), **settings):
-    """Ping, UDP and TCP between new hosts: a has minimal SAs, b those of the peer,
-    "minimal" or "stock". before: what is there meanwhile. settings: sysctls of net.minesp
-    on both."""
+    """Sends ping, UDP and TCP between new hosts. The SAs of a are minimal, those of b are
+    "minimal" or "stock", as peer says. before: context manager around the traffic, called
+    with the hosts. settings: sysctls of net.minesp on both"""
     kind = "inner" if mode == "tunnel" else "outer"
     with hosts() as (a, b), before(a, b):
         if peer == "stock":
@@ -146,9 +146,9 @@ def talk(peer, mode, inner, outer, sizes, words="", suite=SUITE, window=1024,
             minimal = h is a or peer == "minimal"
             errors = h.errors()
             if 0 < window <= 32 or window and settings.get("sn_mode"):
-                # Two CPUs that send at once reorder packets on the wire. With
-                # SNs from the clock they are far apart: an emulated CPU may
-                # stand still for 100 ms.
+                # Two CPUs that send at the same time reorder packets. Their SNs
+                # from the clock may be far apart, because an emulated CPU may
+                # stop for 100 ms.
                 errors.pop("XfrmInStateSeqError", None)
             elif minimal:
                 # The last segments of TCP may still be on their way.
@@ -193,8 +193,8 @@ def flood(a, b, family):
 
 
 class Numbered(threading.Thread):
-    """Numbered datagrams from the first to the second of two connected sockets, and back,
-    until lost() is asked for, or the block that it is for ends."""
+    """Sends numbered datagrams from the first of two connected sockets to the second and
+    back, until lost() is called or the block ends."""
 
     def __init__(self, ends):
         super().__init__(daemon=True)
@@ -207,7 +207,7 @@ class Numbered(threading.Thread):
         while not end or (time.monotonic() < end and self.sent - 1 not in self.back):
             if not self.done:
                 self.sent += 1
-                # What is not sent is lost, too.
+                # A datagram that cannot be sent counts as lost.
                 with contextlib.suppress(OSError):
                     at_a.send(b"%d" % (self.sent - 1))
             elif not end:
@@ -231,18 +231,18 @@ class Numbered(threading.Thread):
             sock.close()
 
     def goes_on(self, n=20):
-        """Waits until n of those that are sent from now on have come back."""
+        """Waits until n datagrams that are sent from now on have come back."""
         first = self.sent
         wait_for("traffic", lambda: sum(i >= first for i in self.back.copy()) >= n)
 
     def lost(self):
-        """Stops, and waits for the last one; returns which of them did not come back."""
+        """Stops, and waits for the last datagram; returns which did not come back."""
         self.done = True
         self.join()
         return sorted(set(range(self.sent)) - self.back)
 
 
 def arrives(host):
-    """Waits until traffic comes in."""
+    """Waits until minesp on the host receives packets."""
     was = host.stats()["InPackets"]
     wait_for("traffic", lambda: host.stats()["InPackets"] > was)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""How a case tells its verdict: it passes when it returns, is skipped when it raises
-Skip, and fails when it raises anything else."""
+"""The verdict of a case: it passes if it returns, is skipped if it raises Skip, and fails
+if it raises any other exception."""
 
 
 class Skip(Exception):

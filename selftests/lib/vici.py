@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""VICI, by which strongSwan is configured and asked. The program swanctl speaks it, too, but
-starting a program takes long in an emulated machine.
+"""VICI, the protocol to configure and to query strongSwan. The program swanctl speaks it,
+too, but starting a program takes long in an emulated machine.
 
-A message is a dict, whose values are dicts, lists of strings, and strings."""
+A message is a dict whose values are dicts, lists of strings, or strings."""
 import socket
 import struct
 
@@ -74,13 +74,13 @@ class Vici:
         self.sock.sendall(struct.pack(">I", len(packet)) + packet)
 
     def _receive(self):
-        """The next packet: its kind, and the rest"""
+        """Returns the next packet: its kind, and the rest."""
         size, = struct.unpack(">I", self.sock.recv(4, socket.MSG_WAITALL))
         packet = self.sock.recv(size, socket.MSG_WAITALL)
         return packet[0], packet[1:]
 
     def ask(self, command, message={}):
-        """What the daemon answers. Fails if it does."""
+        """Returns the daemon's answer. Fails if the command failed."""
         self._send(REQUEST, command, encode(message))
         kind, answer = self._receive()
         answer = decode(answer)
@@ -89,7 +89,7 @@ class Vici:
         return answer
 
     def list(self, command, event):
-        """The events by which the daemon answers"""
+        """Returns the events that the daemon sends as an answer."""
         self._send(REGISTER, event)
         assert self._receive()[0] == CONFIRM, event
         self._send(REQUEST, command)

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Waiting for a condition, and how long a test may wait."""
+"""Waiting for a condition, with a time limit."""
 import contextlib
 import os
 import time
 
-# Seconds that anything may take which is not a test by itself. A kernel that checks
-# itself is several times slower.
+# Limit in seconds for one step of a test. A kernel that checks itself is several times
+# slower.
 TIMEOUT = 100 if (os.path.exists("/proc/lockdep") or
                   os.uname().release.endswith("-races")) else 20
 
 
 def wait_for(what, condition, seconds=TIMEOUT):
-    """Waits until condition() is true, and returns what it returned."""
+    """Waits until condition() is true; returns its result."""
     end = time.monotonic() + seconds
     while True:
         result = condition()
@@ -24,8 +24,8 @@ def wait_for(what, condition, seconds=TIMEOUT):
 
 @contextlib.contextmanager
 def throttled():
-    """Sleeps three times as long as the block took. A loop that never pauses leaves
-    the other threads some CPU time this way, however slow the machine is."""
+    """Sleeps three times as long as the block took, so that a busy loop leaves CPU time
+    to other threads even on a slow machine."""
     began = time.monotonic()
     yield
     time.sleep(max(0.001, 3 * (time.monotonic() - began)))

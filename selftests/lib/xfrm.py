@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The netlink messages of xfrm, include/uapi/linux/xfrm.h, for what ip(8) cannot do."""
+"""The netlink messages of xfrm (include/uapi/linux/xfrm.h) for what ip(8) cannot do."""
 import socket
 import struct
 
@@ -17,7 +17,7 @@ UDP_ENCAP_ESPINUDP = 2
 
 
 class Xfrm:
-    """A netlink socket of a host. A request returns the error number, 0 for none."""
+    """A netlink socket of a host. A request returns an errno, or 0."""
 
     def __init__(self, host):
         self.sock = host.socket(socket.AF_NETLINK, socket.SOCK_RAW,
@@ -29,8 +29,8 @@ class Xfrm:
         return -struct.unpack_from("=i", self.sock.recv(1 << 16), 16)[0]
 
     def add(self, src, dst, spi, key, message=XFRM_MSG_NEWSA, packets=INFINITE):
-        """An SA with AES-GCM, transport mode, no replay window. key: bytes.
-        packets: that it carries before it expires."""
+        """Adds an SA with AES-GCM, transport mode and no replay window. key: bytes.
+        packets: how many the SA carries before it expires"""
         return self.ask(message, usersa(src, dst, spi, packets) + attribute(
             XFRMA_ALG_AEAD, algorithm("rfc4106(gcm(aes))", key, 128)))
 
@@ -43,9 +43,9 @@ class Xfrm:
                                      socket.IPPROTO_ESP))
 
     def count(self):
-        """How many SAs there are."""
+        """Returns the number of SAs."""
         self.sock.send(struct.pack("=IHHIII", 20, XFRM_MSG_GETSADINFO, 1, 1, 0, 0))
-        # After the header, flags and the attribute's header
+        # After the netlink header, the flags and the attribute's header
         return struct.unpack_from("=I", self.sock.recv(1 << 16), 24)[0]
 
     def flush(self):
@@ -62,7 +62,7 @@ def attribute(kind, data):
 
 def usersa(src="192.0.2.1", dst="192.0.2.2", spi=0, packets=INFINITE, mode=0,
            flags=0, window=0, family=socket.AF_INET):
-    """A struct xfrm_usersa_info."""
+    """Returns a struct xfrm_usersa_info."""
     return (bytes(56) + _address(dst) +
             struct.pack(">IB3x", spi, socket.IPPROTO_ESP) + _address(src) +
             struct.pack("=4Q", *[INFINITE] * 3, packets) + bytes(32 + 32 + 16) +
@@ -70,20 +70,20 @@ def usersa(src="192.0.2.1", dst="192.0.2.2", spi=0, packets=INFINITE, mode=0,
 
 
 def userpolicy(family, direction):
-    """A struct xfrm_userpolicy_info that lets everything pass without IPsec."""
+    """Returns a struct xfrm_userpolicy_info that lets all packets pass without IPsec."""
     return (struct.pack("=40xH14x", family) + bytes(64 + 32) +
             struct.pack("=8xBB6x", direction, 0))
 
 
 def algorithm(name, key, icv=None):
-    """A struct xfrm_algo, or with an ICV in bits xfrm_algo_aead or _auth."""
+    """Returns a struct xfrm_algo, or with icv (in bits) an xfrm_algo_aead or _auth."""
     return (struct.pack("=64sI", name.encode(), len(key) * 8) +
             (b"" if icv is None else struct.pack("=I", icv)) + key)
 
 
 def migrate(host, selector, old, new, encap=False, direction=XFRM_POLICY_OUT):
-    """Moves the tunnel of an IPv4 policy, its SA included.
-    selector, old, new: (source, destination)."""
+    """Migrates the tunnel of an IPv4 policy, and its SA. selector, old, new: (source,
+    destination)"""
     policy = (_address(selector[1]) + _address(selector[0]) +
               struct.pack("=8xHBBB3xiIIB3x", socket.AF_INET, 32, 32, 0, 0, 0,
                           0, direction))
