@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A plugin of QEMU: counts the instructions that a machine executes while traffic.c sends,
- * and writes lines of "address count" to the file named by out=, one for each block of
- * code.
+ * A plugin for QEMU that counts the instructions that a machine executes while traffic.c
+ * sends. It writes a line "address count" for each block of code to the file named by out=.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -12,7 +11,7 @@
 
 #include "mark.h"
 
-/* What is used of qemu-plugin.h, which Debian has in no package; alike in all versions */
+/* From qemu-plugin.h, which no Debian package has; the same in all versions of it */
 typedef uint64_t qemu_plugin_id_t;
 struct qemu_plugin_tb;
 typedef void (*callback)(unsigned int vcpu, void *data);

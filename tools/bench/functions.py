@@ -1,19 +1,19 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Instructions per packet, by function; those of the cipher, which is the least that ESP
-can cost; and those of the module that implements ESP.
+"""Prints the instructions per packet of the cipher, of the module that implements ESP, and
+of each function. The instructions of the cipher are the least that ESP can cost.
 
 usage: tools/bench/functions.py COUNTS CONSOLE PACKETS LINES
 
-COUNTS is what count.c has written, CONSOLE what guest.sh has printed.
+COUNTS is the output of count.c, CONSOLE that of guest.sh.
 """
 import bisect
 import collections
 import re
 import sys
 
-# Functions, or the modules that have them. What these call of the rest of the kernel, such
-# as memset(), is not counted.
+# Functions, or modules that contain them. Functions of the rest of the kernel that they
+# call, such as memset(), are not included.
 CIPHER = re.compile(
     r"^(_*(crypto|aead|skcipher|scatterwalk|simd|kernel_fpu|irq_fpu|aes|aesni|gcm|gcmaes|"
     r"rfc4106|helper_rfc4106|ghash|ctr|cbc|sha256|hmac|chacha|poly1305|authenc)(_|$)|gcm|"

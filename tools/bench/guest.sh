@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# The part of tools/bench.sh that runs in the machine. Variables that it puts before this:
+# The part of tools/bench.sh that runs in the machine. machine.sh sets these variables:
 #
 # SETTING	default, offload or many
 # FAMILY	4 or 6
 # SUITE, FLAGS	words for ip xfrm state
-# ONLY		KIND MODE PATH: only this case, and where the kernel's functions are
-# COUNT		packets
+# ONLY		KIND MODE PATH: measure only this case, and print the kernel's symbols
+# COUNT		packets per measurement
 #
-# Prints lines of "RESULT", the setting, the case, its instructions, and the packets lost.
+# Prints lines of "RESULT", the setting, the case, its instructions, and the lost packets.
 
 if [ "$FAMILY" = 4 ]; then
 	A=10.9.0.1 B=10.9.0.2 VOID=10.8.0.2 void=10.8.0.1/24 bits=24 mtu=1500 nodad=
 else
-	# The headers may be longer, so that as much as with IPv4 fits into one packet.
+	# The larger MTU has room for the longer headers and the same payload.
 	A=fd09::1 B=fd09::2 VOID=fd08::2 void=fd08::1/64 bits=64 mtu=1540 nodad=nodad
 fi
 
@@ -22,13 +22,13 @@ quiet()
 	"$@" > /dev/null 2>&1
 }
 
-# Lines of ip(8) for host $1. The machine ends where one fails.
+# Runs lines of ip(8) on host $1. The machine ends if a line fails.
 configure()
 {
 	ip -n "$1" -batch - || exit
 }
 
-# An SA from address $1 to $2 with SPI $3
+# Prints a line for an SA from address $1 to $2 with SPI $3 and words $4 ...
 sa()
 {
 	echo "xfrm state add src $1 dst $2 proto esp spi $3 mode $mode replay-window 32" \
@@ -40,9 +40,9 @@ policy()
 	echo "xfrm policy add src $2 dst $3 dir $1 tmpl src $2 dst $3 proto esp mode $mode"
 }
 
-# Hosts a and b, a wire between them, and what a sends into the void; ESP of kind $1: none,
-# esp4 (esp6 for IPv6) or minesp, in mode $2. The neighbours are known, so that the wire
-# carries nothing else.
+# Makes hosts a and b, a wire between them, and the device void of a, which drops all
+# packets. $1: kind of ESP: none, esp4 (esp6 for IPv6) or minesp. $2: mode. The neighbours
+# are static, so that the wire carries nothing else.
 hosts()
 {
 	local host kind=$1 mode=$2
@@ -68,7 +68,7 @@ hosts()
 		neigh add $A lladdr 02:00:00:00:00:01 dev wire nud permanent
 	END
 	for host in a b; do
-		# With TSO on, veth takes no packets to GRO.
+		# With TSO on, veth does not pass packets to GRO.
 		[ "$SETTING" != offload ] ||
 			ip netns exec $host ethtool -K wire gro on tso off
 		ip netns exec $host bash <<-END
@@ -95,9 +95,9 @@ hosts()
 	END
 }
 
-# Instructions and lost packets of path $1: out-SIZE, both-SIZE, with a payload of SIZE
-# bytes, or tcp. That is the cheapest of six streams of 4 MB: where a segment is lost or a
-# timer expires, a stream costs up to a fifth more, with any ESP and without.
+# Prints the instructions and the lost packets of path $1: out-SIZE or both-SIZE, with a
+# payload of SIZE bytes, or tcp. tcp is the cheapest of six streams of 4 MB: if a segment is
+# lost or a timer expires, a stream costs up to a fifth more, with ESP and without.
 traffic()
 {
 	local path=${1%-*} size=${1#*-} n
@@ -137,8 +137,8 @@ only()
 	awk '$2 ~ /[tTwW]/ { print "SYMBOL", $1, $3, $4 }' /proc/kallsyms
 }
 
-# What the kernel has allocated for objects and tables, once it has freed what it is going
-# to free: kfree_rcu() collects for 5 seconds.
+# Prints the bytes that the kernel has allocated for objects and tables. Waits first,
+# because kfree_rcu() collects objects for 5 seconds before it frees them.
 allocated()
 {
 	sleep 15
@@ -146,15 +146,15 @@ allocated()
 		END { printf "%d", sum }' /proc/slabinfo /proc/meminfo
 }
 
-# SAs $1 to $2 by which b receives. A reqid for each, or the kernel walks through all of
-# them for a new one.
+# Adds inbound SAs $1 to $2 to b. Each has a reqid of its own. With the same reqid, the
+# kernel would walk through all SAs for each new one.
 add_many()
 {
 	configure b < <(awk "BEGIN { for (n = $1; n <= $2; n++)
 		printf \"$(sa $A $B %d reqid %d)\\n\", n * 256, n }")
 }
 
-# Room for $1 SAs
+# Makes room for $1 SAs in minesp's SPI table
 slots()
 {
 	local slots=2
@@ -165,7 +165,7 @@ slots()
 	ip netns exec b bash -c "echo $slots > /proc/sys/net/minesp/sad_slots"
 }
 
-# Path both-64 with some of $1 SAs, one after the other
+# Measures path both-64 with 20 of $1 SAs, one after the other; prints the mean
 some_of()
 {
 	local n spi=0x1001
@@ -180,8 +180,8 @@ some_of()
 	done | awk '{ sum += $1; lost += $2 } END { print int(sum / NR), lost }'
 }
 
-# Memory per SA, with esp4 twice, because xfrm's tables grow meanwhile; then the costs with
-# one SA and with many
+# Measures the cost with one SA, the memory per SA, and then the cost with many SAs. esp4 is
+# measured twice, because xfrm's tables grow the first time.
 many()
 {
 	local before few=10000 kind many=100000 mode=tunnel path
@@ -205,13 +205,13 @@ many()
 }
 
 mount -t tmpfs run /run
-# What udev would load, and what the crypto API does not ask for
+# Modules that udev would load, and that the crypto API does not request
 for module in aesni-intel ghash-clmulni-intel sha256-ssse3 chacha-x86_64 poly1305-x86_64; do
 	quiet modprobe $module
 done
 [ "$SETTING" != offload ] || modprobe -a esp4_offload esp6_offload
 modprobe -a esp4 esp6 minesp xfrm_user
-sleep 5	# until the kernel has settled
+sleep 5	# lets the kernel settle
 if [ "$ONLY" ]; then
 	only $ONLY
 elif [ $SETTING = many ]; then

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# What tools/bench.sh and tools/profile.sh share: the machine that measures.
+# The machine that measures, for tools/bench.sh and tools/profile.sh.
 
-# Packets that a measurement sends
+# Packets per measurement
 COUNT=5000
 
 key=0x$(printf '%02x' {0..63})
 
-# The column of a release, such as 6.12
+# Prints the column of a release, such as 6.12
 version()
 {
 	grep -o '^[0-9]*\.[0-9]*' <<< "$1"
@@ -26,9 +26,9 @@ build_traffic()
 		"gcc -O2 -Wall -Wextra -o build/$1/traffic tools/bench/traffic.c" || exit
 }
 
-# Runs a machine that measures. $1: release; $2: column, a name that ends with what is not
-# as usual; $3: default, offload or many; further words are options of QEMU. ONLY names one
-# case, see guest.sh.
+# Runs a machine that measures. $1: release; $2: column, a name that ends with what differs
+# from the default; $3: default, offload or many; $4 ...: options of QEMU. ONLY: one case,
+# see guest.sh.
 machine()
 {
 	local dir=build/bench/$2 family=4 suite="aead rfc4106(gcm(aes)) ${key:0:42} 128" flags=

@@ -1,12 +1,12 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""What tools/bench.sh has measured, as ratios to esp4.
+"""Prints the results of tools/bench.sh as ratios to esp4.
 
 usage: tools/bench/report.py table|rst|check FOLDER ...
 
-Each FOLDER has the consoles of one column, and its name. table draws the first as bars;
-rst prints all, as Documentation/performance.rst has them; check compares the first with
-what is there, in KTAP: a ratio must not be more than a tenth higher.
+Each FOLDER has the name and the consoles of one column. table draws the first column as
+bars. rst prints all columns for Documentation/performance.rst. check compares the first
+column with that page, in KTAP: a ratio must not be more than a tenth higher.
 """
 import itertools
 import pathlib
@@ -28,7 +28,7 @@ LABELS = [*CASES, MEMORY, SCALING]
 
 
 class Column:
-    """What one kind of machine has measured."""
+    """The results of one kind of machine."""
 
     def __init__(self, folder):
         self.name = pathlib.Path(folder).name
@@ -44,7 +44,7 @@ class Column:
                     print(f"{file}: {line}", file=sys.stderr)
 
     def total(self, setting, kind, mode, path):
-        """Instructions per packet; KeyError if it was not measured."""
+        """Returns the instructions per packet; raises KeyError without a result."""
         if path.startswith("in-"):
             size = path[3:]
             return (self.value[setting, kind, mode, f"both-{size}"] -
@@ -52,8 +52,8 @@ class Column:
         return self.value[setting, kind, mode, path]
 
     def costs(self, label):
-        """Plain IP, and what ESP costs beside it: esp4, minesp. But of many SAs: minesp
-        with one, minesp with many."""
+        """Returns the cost of plain IP, and the extra cost of esp4 and of minesp. For many
+        SAs: the extra cost of minesp with one SA, and with many."""
         if label == MEMORY:
             return 0, *(self.total("many", kind, "tunnel", "memory")
                         for kind in ("esp4", "minesp"))
@@ -67,7 +67,7 @@ class Column:
         return plain, *(other - plain for other in others)
 
     def ratio(self, label):
-        """None if it was not measured."""
+        """Returns None without a result."""
         try:
             _, before, after = self.costs(label)
         except KeyError:
@@ -76,7 +76,7 @@ class Column:
 
 
 def page():
-    """{label: {heading: figure}} of the table in performance.rst"""
+    """Returns {label: {heading: figure}} of the table in performance.rst."""
     rows = [re.split(r"  +", line) for line in PAGE.read_text().splitlines()]
     heading = next((row for row in rows if row[:2] == ["case", "goal"]), [])
     return {row[0]: {name: float(cell) for name, cell in zip(heading[1:], row[1:])
@@ -85,7 +85,7 @@ def page():
 
 
 def bar(ratio, goal):
-    """With : at the goal, and | at 1"""
+    """Returns a bar with : at the goal, and | at 1."""
     line = list(("#" * min(round(ratio * SCALE), LONGEST)).ljust(SCALE + 1))
     line[SCALE] = "|"
     if goal:
@@ -131,7 +131,7 @@ def check(columns):
         ratio = column.ratio(label)
         named = {name: figure for name, figure in known.get(label, {}).items()
                  if name[0].isdigit()}
-        # The newest kernel that the page knows stands for those that come after it.
+        # A kernel that the page does not have is compared with the page's newest.
         expected = named.get(column.name, [*named.values()][-1])
         good = ratio is not None and ratio <= TOLERANCE * expected
         print(f"{'ok' if good else 'not ok'} {label}: {ratio or float('nan'):.2f}, "

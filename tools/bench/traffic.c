@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Sends from one network namespace to another, and prints what it took: nanoseconds,
- * which are instructions where QEMU's clock counts them.
+ * Sends from one network namespace to another, and prints the cost in nanoseconds. These
+ * are instructions if QEMU's clock counts instructions.
  *
  * usage: traffic out|both|tcp FROM TO ADDRESS SIZE COUNT
  *
- * out: UDP that nobody receives, per packet. both: UDP until all of it has arrived, per
- * packet. tcp: a stream, per KiB. Prints how many packets were lost, too.
+ * out: UDP without a receiver, per packet. both: UDP until all packets have arrived, per
+ * packet. tcp: a stream, per KiB. Also prints the number of lost packets.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -38,7 +38,7 @@ static long long now(void)
 	return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-/* Puts functions that only return to where count.c looks for them. */
+/* Puts functions that only return at the addresses that count.c watches. */
 static void make_marks(void)
 {
 	char *page = mmap((void *)MARK_BEGIN, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
@@ -54,7 +54,7 @@ static void mark(long address)
 	((void (*)(void))address)();
 }
 
-/* A socket in a namespace; a sender's is connected, a receiver's is bound */
+/* Opens a socket in a namespace: connects it for a sender, binds it for a receiver. */
 static int open_socket(const char *netns, const char *address, int type, int receiver)
 {
 	struct addrinfo hints = { .ai_socktype = type, .ai_flags = AI_NUMERICHOST }, *to;
@@ -66,7 +66,7 @@ static int open_socket(const char *netns, const char *address, int type, int rec
 	if (getaddrinfo(address, PORT, &hints, &to))
 		errx(1, "%s is no address", address);
 	fd = socket(to->ai_family, type, 0);
-	/* Nobody reads what UDP receives; most of it is dropped and counted. */
+	/* No process reads the datagrams; most of them are dropped and counted. */
 	if (receiver && type == SOCK_DGRAM)
 		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &one, sizeof(one));
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
@@ -94,7 +94,7 @@ static void send_all(int fd, int size, int count)
 			err(1, "send");
 }
 
-/* What has not arrived may be queued for another task, so that gets the CPU. */
+/* Missing packets may be queued for another task, so udp() yields the CPU. */
 static void udp(int to, int from, int size, int count)
 {
 	int before, seen = 0, got = 0, idle = 0;
@@ -122,8 +122,8 @@ static void udp(int to, int from, int size, int count)
 }
 
 /*
- * The receiver runs when the sender waits. How often the two took turns would be chance
- * otherwise, and each turn costs ACKs.
+ * The receiver runs only while the sender waits. Otherwise the number of turns would be
+ * random, and each turn costs ACKs.
  */
 static void tcp(int to, int from, int size, int count)
 {
