@@ -1,27 +1,27 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """Power failures. A machine that sends with SNs from the clock is killed without
-warning, boots again with the same keys and sends again. What it sends is recorded
-out here, and goes on to a stock esp4 with a replay window, in a machine that runs
-all the time: no SN and no IV repeats, and the peer takes everything. The same
-machine also sends with SNs from a counter, and these do repeat.
+warning, boots again and sends again with the same keys. This program records its
+packets, and forwards them to the peer: a machine that runs all the time, with stock
+ESP and a replay window. No SN and no IV may repeat, and the peer must accept all
+packets. The first machine also sends with SNs from a counter, and these repeat.
 
 usage: tools/crash.py RELEASE [LIVES]
 
-Prints KTAP. Each life differs from the one before in what the clock shows at boot, in
-when the module is loaded, and in when the power fails: after 35 lives all have met.
-MINESP_SEED repeats the random moments.
+Prints KTAP. A life lasts until a power failure. Lives differ in the clock at boot, in
+the time when the module is loaded, and in the time of the power failure. All
+combinations occur in 35 lives. MINESP_SEED repeats the random times.
 
-One life in six begins with a boot, and the RTC sets its clock. The others spare the
-processor that: they go on from one machine that was saved when it had booted, before it
-loaded the module, and date(1) sets the clock to what the RTC would show. All of these
-have the same random numbers.
+One life in six begins with a boot, and the RTC sets its clock. The others save the CPU
+time of a boot: they continue from a machine that was saved after it had booted and
+before it loaded the module, and date(1) sets the clock to what the RTC would show. All
+of these begin with the same random numbers.
 
-The machine's clock is a matter of this program alone. It tells from the SNs when the
-last one was made, because an SA that sends more than the clock ticks is always sn_ahead
-above it. By its clock the machine loads the module right after that, or later. The
-first packets are a burst: a machine that simply started at the clock would send SNs
-that come again in the next life, and fail.
+This program alone chooses the machine's clock. It computes from the SNs when the last
+SN was made, because the SNs of an SA that sends faster than the clock ticks stay
+sn_ahead above the clock. By its clock the machine loads the module right after that
+time, or later. A life begins with a burst. If SNs simply started at the clock, the next
+life would repeat them, and the test would fail.
 """
 import collections
 import os
@@ -42,8 +42,7 @@ SAS = {0x1001: SA(100000, 10000, CLOCK),                # 1000 seconds ahead
        0x1004: SA(10000, 1000, COUNT)}
 COUNTER = 0x1004
 
-# How a life begins: what, how many seconds the machine has had no power, or when its RTC
-# begins, and its steps
+# How a life begins: description, seconds without power or the time of the RTC, and steps
 KINDS = [
     ("off for minutes", 300, "wait load add send"),
     ("off for no time", 0, "wait load add send"),
@@ -53,12 +52,12 @@ KINDS = [
     ("the module is loaded late", 0, "wait idle load add send"),
     ("sn_ahead was saved for a burst", 0, "wait load add idle send"),
 ]
-# When it ends: what, and how many seconds after its first packet at most. It may also
-# end before.
+# When a life ends: description, and at most how many seconds after its first packet; None:
+# before the first packet can be expected
 ENDS = [("soon", 1), ("at its first packet", 0), ("late", 5), ("during its boot", None),
         ("at its first packet", 0)]
 
-BOOTS = 6       # One life in so many begins with a boot
+BOOTS = 6       # every sixth life begins with a boot
 
 SENDER = """
 exec 8< /dev/ttyS0
@@ -66,11 +65,11 @@ echo "== booted"
 until [ "$life" ]; do read -r -u 8 life; done
 eval "$life"
 settings() { for s; do echo ${s#*=} > /proc/sys/net/minesp/${s%=*}; done; }
-# Until it is later than when the last SN was made
+# Waits until the clock is past the last SN
 wait() { until [ ${EPOCHREALTIME/./} -ge $after ]; do pause 0.02; done; }
 idle() { pause 2; }
 load() { loaded=$SECONDS; modprobe minesp; }
-# So that the module was loaded after that
+# Sets the clock so that the module was loaded after the last SN
 correct() { date -s @$((after / 1000000 + 2 + SECONDS - loaded)) > /dev/null; }
 add() {
     settings sn_epoch=$epoch
@@ -91,7 +90,7 @@ for step in $steps; do
     $step
 done
 """
-# For an SA and its policy
+# Adds an SA and its policy
 ADD = """
 settings sn_tick_us={tick} sn_ahead={ahead}
 ip -batch - <<END
@@ -101,7 +100,7 @@ xfrm policy add src 192.0.2.1 dst 192.0.2.2 proto 17 dport {spi} dir out \\
 END
 """
 
-# When it is asked, it says what it has taken: SPI, packets, three kinds of error.
+# When asked, the peer prints for each SA: SPI, accepted packets, three error counters.
 PEER = """
 ip -batch - <<END
 link set $dev up
@@ -132,7 +131,7 @@ def start_peer(release):
 
 
 def taken(peer, question):
-    """{SPI: [packets, below the window, repeated, forged]}. No question is asked twice."""
+    """Returns {SPI: [packets, below the window, repeated, forged]}. question: must be new"""
     peer.type(question)
     said = peer.wait(lambda said: re.search(rf"(.*) == {question}$", said, re.M),
                      "the peer's answer")[1]
@@ -141,7 +140,7 @@ def taken(peer, question):
 
 
 def start_sender(release, *options, life=""):
-    """life: begins with this at once."""
+    """life: what it runs at once, if not empty"""
     states = "".join(ADD.format(tick=sa.tick, ahead=sa.ahead, spi=spi,
                                 state=state(spi, sa.words)) for spi, sa in SAS.items())
     return Machine(release, "crash", 1, SENDER, *options, life=life, epoch=EPOCH,
@@ -149,14 +148,14 @@ def start_sender(release, *options, life=""):
 
 
 class World:
-    """What remains when the machine dies."""
+    """The state that outlives the machine."""
 
     def __init__(self, release):
         self.release = release
         self.peer = start_peer(release)
         self.lives = []                 # [(SPI, SN, IV), ...] each
         self.clock = (EPOCH + 86400) * MICRO
-        # The shortest time to a first packet, without a boot and with one
+        # The shortest time to the first packet, without a boot and with a boot
         self.first = [BOOT, BOOT]
         self.saved = f"build/{release}/crash.saved"
         machine = start_sender(release)
@@ -164,7 +163,7 @@ class World:
         machine.save(self.saved)
 
     def start(self, boots, begin, steps):
-        """self.clock is when the last SN was made."""
+        """Starts a machine. self.clock is the time when the last SN was made."""
         if isinstance(begin, int):
             begin = time.strftime("%Y-%m-%dT%H:%M:%S",
                                   time.gmtime(self.clock // MICRO + begin))
@@ -176,7 +175,7 @@ class World:
         return machine
 
     def life(self, boots, kind, end):
-        """What one machine sends from its boot to its sudden end."""
+        """Returns what one machine sends until its power failure."""
         packets, began = [], time.monotonic()
         limit = began + (BOOT if end is not None else random.uniform(0, self.first[boots]))
 
@@ -195,7 +194,7 @@ class World:
                 limit = min(limit, time.monotonic() + random.uniform(0, end))
                 end = None
         machine.kill()
-        while frame := machine.frame(0):    # what it has sent before
+        while frame := machine.frame(0):    # sent before the failure
             carry(frame)
         assert packets or end is None, f"nothing was sent: {machine.console()}"
         begin, steps = kind
@@ -246,7 +245,7 @@ def main(release, count):
     def no_iv_repeats():
         lives = all_lives()
         for spi in SAS:
-            # With a counter it takes random numbers.
+            # With a counter IVs are random numbers. Only lives with a boot have new ones.
             which = lives[::BOOTS] if spi == COUNTER else lives
             ivs = [iv for life in which for of, _, iv in life if of == spi]
             assert len(set(ivs)) == len(ivs), f"an IV repeats, SPI {spi:#x}"

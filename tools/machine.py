@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A small machine of tools/device.sh, whose network card ends in this program. What the
-programs share that start such machines, and what they print: KTAP."""
+"""A small machine of tools/device.sh whose network card is connected to this program, and
+KTAP output for the programs that start such machines."""
 import atexit
 import contextlib
 import json
@@ -15,14 +15,14 @@ import sys
 import time
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
-BOOT = 120          # seconds that a machine may take for anything
+BOOT = 120          # limit in seconds for one step of a machine
 
-# What a kernel does in vain here, a third of its boot when it is emulated
-# no_timer_check: on a busy host the check fails now and then, and the kernel stops
+# Skips work that is useless here, and takes a third of an emulated boot.
+# no_timer_check: on a busy host the check sometimes fails, and the kernel stops.
 QUICK = ("mitigations=off no5lvl lsm= cryptomgr.notests no_timer_check "
          "initcall_blacklist=load_system_certificate_list")
 
-# $dev is the one card. pause needs no process.
+# $dev is the network card. pause starts no process.
 COMMON = """
 set -e
 modprobe -a virtio_pci virtio_net
@@ -57,9 +57,9 @@ class Qmp:
 
 
 class Machine:
-    """name: that of its files in build/RELEASE. host: the last digit of its MAC address,
-    which is another one after it has slept if ip(8) sets it. Further options are QEMU's.
-    environment: of device.sh. What else has a name is a variable of the script."""
+    """name: of its files in build/RELEASE. host: the last digit of its MAC address (a sleep
+    would undo a MAC address that ip(8) set). options: of QEMU. environment: of device.sh.
+    variables: of the script"""
 
     def __init__(self, release, name, host, script, *options, environment=None,
                  **variables):
@@ -87,7 +87,7 @@ class Machine:
         os.set_blocking(self.process.stdout.fileno(), False)
 
     def frame(self, seconds):
-        """The next one that it sends, or None."""
+        """Returns the next frame that the machine sends, or None."""
         self.sock.settimeout(seconds)
         try:
             return self.sock.recv(1 << 16)
@@ -95,18 +95,18 @@ class Machine:
             return None
 
     def send(self, frame):
-        """Waits until the machine's card has room."""
+        """Sends a frame to the machine. Waits until its card has room."""
         self.sock.settimeout(BOOT)
         self.sock.sendto(frame, self.there)
 
     def console(self):
-        """All that it has said."""
+        """Returns all output of the machine so far."""
         said = self.process.stdout.read() or b""
         self.text += said.decode(errors="replace").replace("\r", "")
         return self.text
 
     def wait(self, condition, what):
-        """Until condition(console) gives something, which is returned."""
+        """Waits until condition(console) is true; returns its result."""
         end = time.monotonic() + BOOT
         while not (result := condition(self.console())):
             assert self.process.poll() is None and time.monotonic() < end, \
@@ -115,7 +115,8 @@ class Machine:
         return result
 
     def type(self, line):
-        """QEMU may lose one byte, before it goes on with what save() has saved."""
+        """Types a line on the console. QEMU may lose the first newline before it resumes a
+        saved machine."""
         self.process.stdin.write(f"\n{line}\n".encode())
         self.process.stdin.flush()
 
@@ -124,7 +125,7 @@ class Machine:
         return self.qmp
 
     def save(self, path):
-        """The machine, in a file; and stops it."""
+        """Saves the machine in a file, and stops it."""
         self.monitor().do("migrate-set-parameters", **{"max-bandwidth": 1 << 33})
         self.monitor().do("migrate", uri=f"exec:cat > {path}")
         end = time.monotonic() + BOOT
@@ -134,23 +135,23 @@ class Machine:
         self.kill()
 
     def kill(self):
-        """Its power fails. It also does when this program ends."""
+        """Cuts the machine's power. Also runs when this program ends."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
 
 def esp(frame):
-    """(SPI, SN, IV) of an ESP packet, or None."""
+    """Returns (SPI, SN, IV) of an ESP packet, or None."""
     if frame[12:14] != b"\x08\0" or frame[23] != 50:
         return None
     return struct.unpack_from(">IIQ", frame, 14 + 20)
 
 
 def run(cases):
-    """cases: (what, function) each. The result is for sys.exit()."""
-    os.chdir(TOP)       # the path of a UNIX socket has to be short
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))   # and machines end, too
+    """Runs cases, (what, function) each; returns the status for sys.exit()."""
+    os.chdir(TOP)       # the path of a UNIX socket must be short
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))   # runs kill(), too
     print(f"TAP version 13\n1..{len(cases)}", flush=True)
     failed = 0
     for n, (what, function) in enumerate(cases, 1):

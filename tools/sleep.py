@@ -1,11 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Sleep. A machine sends with SNs from the clock, is suspended, wakes up, and goes on,
-again and again: to idle and to RAM, where only the RTC goes on; and its clock is set as
-soon as it is awake. Before it sleeps SNs run ahead of the clock. What it sends is recorded
-out here. Some of it goes back to the machine, at once or after it has slept, to SAs of its
-own that look at freshness. While it falls asleep, packets are being encrypted and
-decrypted, and others are in a qdisc.
+"""Sleep. A machine sends with SNs from the clock, is suspended, wakes up, and sends again,
+several times. It is suspended to idle, or to RAM, where only the RTC runs. Its clock may be
+set after it wakes up. Before it sleeps, its SNs run ahead of the clock. This program records
+its packets, and sends some of them back, at once or after the sleep, to SAs of the machine
+that check freshness. When it falls asleep, packets are being encrypted and decrypted, and
+others are in a qdisc.
 
 usage: tools/sleep.py RELEASE
 
@@ -20,16 +20,16 @@ from machine import BOOT, Machine, esp, run
 ASLEEP = 4                  # seconds, at least
 EPOCH = 1767225600
 TICK, AHEAD = 0.01, 1       # in seconds
-# SPIs: of two SAs that send; what the second one has sent comes back only when it is old.
+# SPIs of two outbound SAs. Packets of HELD come back only when they are old.
 LIVE, HELD = 0x1001, 0x1002
 OLD, FRESH = 3, 10          # packets that come back after each sleep
-UNDER_WAY = 5               # packets in each place where they are while it sleeps
+UNDER_WAY = 5               # packets in encryption, in decryption and in the qdisc during a sleep
 
-# How it sleeps, and by how many seconds the clock is set when it is awake again
+# How the machine sleeps, and by how many seconds its clock is set after it wakes up
 SLEEPS = [("freeze", 0), ("mem", 0), ("mem", 3600), ("mem", -1)]
 
-# On lines of its own it says: sleep; awake and, after a while, what its SAs and minesp
-# have counted; done. "minimal" and "stock" have a life of two seconds, or of 1000.
+# The machine prints on separate lines: sleep; awake; later, the counters of its SAs and of
+# minesp; done. lives() adds minimal and stock SAs that live for two seconds, or for 1000.
 DEVICE = """
 modprobe minesp
 for s in sn_epoch=$epoch sn_tick_us=10000 sn_ahead=100 rx_max_age_ms=1000 rx_max_ahead_ms=4000; do
@@ -55,20 +55,20 @@ for spi in $live $held; do
     ip xfrm policy add src 192.0.2.1 dst 192.0.2.2 proto 17 dport $spi dir out \\
         tmpl proto esp reqid $spi mode transport
 done
-# Two of them have the cipher that completes when it may.
+# Two SAs use async_aead, which can hold requests.
 sa 1 2 $live extra-flag 0x04000000
 sa 2 1 $held extra-flag 0x18000000
 insmod /async_aead.ko
 sa 2 1 $live extra-flag 0x18000000
 sa 1 2 $held extra-flag 0x04000000
 cipher=/sys/module/async_aead/parameters
-# What is sent earlier may be dropped.
+# Earlier packets may be dropped.
 until read state < /sys/class/net/$dev/operstate && [ $state = up ]; do pause 0.05; done
 exec 5<> /dev/udp/192.0.2.2/$live 6<> /dev/udp/192.0.2.2/$held
 one() { echo x >&5 && : $((++sent)) || :; } 2> /dev/null
 other() { echo x >&6 || :; } 2> /dev/null
 all() { one; other; }
-# So many packets are decrypted, encrypted, and in the qdisc until it is awake.
+# Puts $1 packets into decryption, encryption and the qdisc until the machine is awake.
 under_way() {
     echo Y > $cipher/hold
     enough=$((sent + $1))
@@ -81,16 +81,16 @@ under_way() {
     enough=$((sent + $1))
     until [ $sent -ge $enough ]; do one; pause 0.02; done
 }
-send() {  # until so many more have come back that are fresh
+send() {  # until $1 more fresh packets have come back
     enough=$(($(count InPackets) + $1))
     until [ $(count InPackets) -ge $enough ]; do
         for _ in {1..20}; do all; pause 0.05; done
     done
-    # All others, too, before they are counted or it falls asleep
+    # Waits for all other packets, too, before the counters are read or the machine sleeps
     until [ $(($(count InPackets) + $(count InTooOld) + $(count InTooNew))) -ge \\
             $((sent + asked)) ]; do pause 0.05; done
 }
-# Read as a whole, since numbers become longer.
+# Reads the file as a whole, because numbers become longer.
 count() {
     while read name value; do [ $name != $1 ] || echo $value; done <<< "$(< /proc/net/minesp_stat)"
 }
@@ -131,14 +131,14 @@ pause 100
 
 
 def back(frame):
-    """The same frame from the peer. The checksum in it has the sum of both addresses."""
+    """Returns the frame with both ends swapped. This does not change IP's checksum."""
     return frame[6:12] + frame[:6] + frame[12:26] + frame[30:34] + frame[26:30] + frame[34:]
 
 
 class Sleeper:
     def __init__(self, release):
         self.sent = {LIVE: [], HELD: []}    # (when, SN, IV, frame) each
-        self.asleep = []                    # (from, to, clock set by): time.monotonic()
+        self.asleep = []                    # (start, end, clock set by), time.monotonic()
         self.machine = Machine(
             release, "sleep", 1, DEVICE,
             environment={
@@ -156,7 +156,7 @@ class Sleeper:
                 self.machine.send(back(frame))
 
     def until(self, word, count, what=lambda: None):
-        """Carries frames until the machine has said the word so often."""
+        """Carries frames until the machine has printed the word count times."""
         end = time.monotonic() + BOOT
         while self.machine.console().count(f"== {word}") < count:
             self.carry(0.05)
@@ -181,7 +181,7 @@ class Sleeper:
         self.until("counted", n + 1)
 
     def wake(self, n, how):
-        """Again, if it was not quite asleep."""
+        """Wakes the machine up. Tries again if it was not asleep yet."""
         pressed = 0
 
         def press():
@@ -204,7 +204,7 @@ class Sleeper:
         self.until("removed", 1)
 
     def counted(self):
-        """After each sleep: {name: value}, {(from, SPI): packets}."""
+        """Yields after each sleep: {counter: value}, {(source, SPI): packets}."""
         assert len(self.asleep) == len(SLEEPS), "it did not sleep and wake up"
         for block in self.machine.console().split("== awake")[1:]:
             yield (dict(re.findall(r"(\w+) (\d+)", re.search(r"== (InTooOld.*)", block)[1])),
@@ -223,13 +223,13 @@ def main(release):
     def never_repeats():
         list(sleeper.counted())
         for spi, sent in sleeper.sent.items():
-            if spi == HELD:     # its cipher completes in any order
+            if spi == HELD:     # its cipher completes requests in any order
                 sent = sorted(sent, key=lambda packet: packet[2])
             for (_, _, one, _), (_, sn, two, _) in zip(sent, sent[1:]):
                 assert one < two and sn == two, f"SN {sn}, IV {two} after {one}, SPI {spi:#x}"
 
     def under_way():
-        """The last packets before each sleep leave after it."""
+        """Packets under way when the machine falls asleep leave after it wakes up."""
         list(sleeper.counted())
         for spi, sent in sleeper.sent.items():
             for began, ended, _ in sleeper.asleep:
@@ -257,7 +257,7 @@ def main(release):
             passed = (after[1] - before[1]) * TICK
             least = ended - began + max(by, 0)
             most = after[0] - before[0] + max(by, 0)
-            # The RTC has whole seconds.
+            # The RTC counts whole seconds.
             assert least - AHEAD - 1.1 < passed < most + AHEAD + 1.1, \
                 f"{passed} s by the SNs, {least} to {most} by the clock"
 

@@ -1,11 +1,10 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Draws the SNs of ESP packets against the time, in a terminal.
+"""Draws the SNs of ESP packets over time, in a terminal.
 
 usage: tcpdump -tt -l -n esp | tools/sn-plot.py NAME=SPI ...
 
-Says of each SA how many packets there were, and how many of their SNs had been there
-before.
+Prints for each SA the number of packets, and how many of their SNs are repeats.
 """
 import re
 import sys
