@@ -1,38 +1,43 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# minesp: what a person types. The kernel's build reads Kbuild, not this.
+# Targets of minesp. The kernel's build reads Kbuild, not this file.
 #
-#   make            build minesp/minesp.ko for the running kernel
-#   make KERNELRELEASE=6.1.0-9-amd64, make KDIR=/path/to/kernel
-#                   the same for another kernel
-#   make tools      build the program minesp, tools/minesp/minesp
-#   make install    put the module where modprobe finds it, the program, its manual
-#                   pages and what starts it at boot; prefix=/usr/local, DESTDIR=
-#   make uninstall  remove all that
-#   make install-tools, make uninstall-tools
-#                   the same without the module
-#   make deb        build Debian packages of the program, and of the module's source
-#                   for DKMS, in build/deb
-#   make clean      remove what was built, but not what was downloaded
-#   make demo       show minesp at work, in a virtual machine
-#   make docs       build Documentation/ as HTML in build/docs, and check it
-#   make quick      build for the newest kernel, and run there the tests that find
-#                   most, in a few minutes
-#   make check      build for every supported kernel, and run all tests; some of
-#                   them on a kernel with KASAN, lockdep and the like, too
-#   make check-debug
-#                   run all tests on that kernel
-#   make coverage   then: which lines of minesp/ no test has reached
-#   make check-races
-#                   run all tests on a kernel with KCSAN, which finds data races
-#   make foreign    run all tests on 32-bit ARM and on s390x, which is big-endian
-#   make check-packages
-#                   build the packages, install them, boot with them, upgrade, purge
-#   make bench      draw as bars what ESP costs: instructions per packet, minesp beside
-#                   esp4; in some minutes
-#   make style      sparse, checkpatch, shellcheck and flake8
-#   make analyze    static analysis of the module and the program
-#   make cross      build for other architectures
+# Build and install:
+#
+#   make                  build the module minesp/minesp.ko for the running kernel
+#   make KERNELRELEASE=6.1.0-9-amd64
+#   make KDIR=/path/to/kernel
+#                         build the module for another kernel
+#   make tools            build the program tools/minesp/minesp
+#   make install          install the module, the program, its manual pages, bash
+#                         completion and systemd units (with OPENRC=1 also an OpenRC
+#                         script). Variables: prefix=/usr/local, DESTDIR=
+#   make uninstall        remove the installed files
+#   make install-tools    like install, without the module
+#   make uninstall-tools  like uninstall, without the module
+#   make deb              build Debian packages in build/deb: the program, and the
+#                         module's source for DKMS
+#   make clean            remove the built module and program; build/ stays
+#
+# Try, read, measure:
+#
+#   make demo             demonstrate minesp in virtual machines
+#   make docs             build Documentation/ as HTML in build/docs, and check it
+#   make bench            draw bars: instructions per packet, for minesp and esp4
+#
+# Test:
+#
+#   make quick            run the most useful tests on the newest kernel, in minutes
+#   make check            build for all supported kernels, and run all tests; run some
+#                         also on the debug kernel (KASAN, lockdep and others)
+#   make check-debug      run all tests on the debug kernel
+#   make coverage         print the lines of minesp/ that make check-debug did not reach
+#   make check-races      run all tests on a kernel with KCSAN, which finds data races
+#   make foreign          run all tests on 32-bit ARM and on big-endian s390x
+#   make check-packages   install, boot, upgrade and purge the Debian packages
+#   make cross            build the module for other architectures
+#   make style            run sparse, checkpatch, shellcheck and flake8
+#   make analyze          run static analysers on the module and the program
 
 KERNELRELEASE ?= $(shell uname -r)
 KDIR ?= /lib/modules/$(KERNELRELEASE)/build
@@ -42,7 +47,7 @@ all:
 		"install linux-headers-$(KERNELRELEASE), or set KDIR" >&2; exit 1; }
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
 
-# MINESP names another place for the program, LDFLAGS=-static makes it need no library.
+# MINESP=PATH puts the program elsewhere. LDFLAGS=-static links it statically.
 MINESP := tools/minesp/minesp
 WARNINGS := -Wall -Wextra -Wno-missing-field-initializers
 
@@ -88,7 +93,7 @@ ifdef OPENRC
 	chmod +x $(DESTDIR)/etc/init.d/minesp
 endif
 
-# /etc/minesp has keys: it stays.
+# /etc/minesp stays, because it contains keys.
 uninstall-tools:
 	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
 
