@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * minesp check: what is wrong with a link, in words.
+ * minesp check: prints the problems of a link.
  */
 #include <stdarg.h>
 #include <time.h>
@@ -23,7 +23,7 @@ void tell(FILE *to, unsigned int *n, const char *fmt, ...)
 	fputc('\n', to);
 }
 
-/* Tells the problems of a link, unless to is NULL. Returns how many there are. */
+/* Prints the problems of a link, unless to is NULL. Returns their number. */
 unsigned int problems(const struct conf *conf, const struct state *s, FILE *to)
 {
 	const struct keys *keys = &conf->keys[KEYS];

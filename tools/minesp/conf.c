@@ -51,7 +51,7 @@ static const struct field {
 /* Section 0 is [Link], the others are generations of keys. */
 static const char *const sections[] = { "Link", "Keys", "Next", "Old" };
 
-/* The lines of a file in which sections and fields are; 0: in none */
+/* The line number of each section and field; 0: not in the file */
 struct lines {
 	int section[ARRAY_SIZE(sections)];
 	int field[ARRAY_SIZE(sections)][ARRAY_SIZE(fields)];
@@ -79,7 +79,7 @@ static char *trim(char *text)
 	return text;
 }
 
-/* An address or a network, in the form that ip prints. Changes text. */
+/* Converts an address or a network to the form that ip prints. Changes text. */
 static bool parse_net(char *text, char *to, bool network)
 {
 	int family = is_ipv6(text) ? AF_INET6 : AF_INET;
@@ -103,7 +103,7 @@ static bool parse_net(char *text, char *to, bool network)
 	return true;
 }
 
-/* LOCAL - PEER, two networks. Changes text. */
+/* Parses LOCAL - PEER, two networks. Changes text. */
 static bool parse_tunnel(char *text, struct pair *t)
 {
 	char *peer = strchr(text, '-');
@@ -227,7 +227,7 @@ static void parse_line(struct lines *lines, int line, struct conf *conf, int *se
 		    trim(value));
 }
 
-/* Checks what involves several fields of [Link]. */
+/* Checks the rules that involve several fields of [Link]. */
 void conf_check(const struct conf *conf)
 {
 	const char *local = conf->ends.src[OUT], *peer = conf->ends.src[IN];
@@ -286,7 +286,7 @@ static void check(const char *path, const struct lines *lines, const struct conf
 	conf_check(conf);
 }
 
-/* Opens a file that nobody else can read or change; "-" is standard input. */
+/* Opens a file. Refuses it if others can read or change it. "-" is standard input. */
 static FILE *open_private(const char *path)
 {
 	struct stat st;
@@ -358,7 +358,7 @@ void conf_load(struct conf *conf, const char *name)
 	conf_read(conf, conf_path(conf));
 }
 
-/* One minesp at a time changes files and SAs. */
+/* Only one minesp at a time may change files and SAs. */
 void conf_lock(void)
 {
 	if (lock < 0)
@@ -430,7 +430,7 @@ void conf_print(FILE *to, const struct conf *conf)
 	}
 }
 
-/* Makes or replaces the file at once: nobody ever sees a part of it. */
+/* Creates or replaces the file atomically. */
 void conf_write(const struct conf *conf)
 {
 	char new[sizeof(CONF_DIR) + sizeof(conf->name) + 16];
@@ -449,7 +449,7 @@ void conf_write(const struct conf *conf)
 	fsync(lock);
 }
 
-/* Swaps what belongs to OUT and to IN. */
+/* Swaps the elements OUT and IN of an array. */
 static void swap(void *both, size_t size)
 {
 	char out[sizeof(struct half)], *in = (char *)both + size;
@@ -459,7 +459,7 @@ static void swap(void *both, size_t size)
 	memcpy(in, out, size);
 }
 
-/* Makes the peer's half of a link from this host's. */
+/* Turns this host's half of a link into the peer's half. */
 void conf_turn(struct conf *conf)
 {
 	unsigned int i;

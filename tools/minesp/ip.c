@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * SAs and policies, as lines for ip -batch. The same lines are run, printed, and given
- * to a peer without minesp. Keys go to ip through a pipe; what is printed hides them.
+ * SAs and policies, as lines for ip -batch: to run, to print, and for a peer without
+ * minesp. Keys go to ip through a pipe. Messages hide keys.
  */
 #include <fcntl.h>
 #include <linux/minesp.h>
@@ -13,17 +13,17 @@
 #include "minesp.h"
 
 /*
- * The priority of policies that ask for ESP. Exceptions come before them: their
- * priority is the link's reqid, by which minesp down finds them.
+ * The priority of policies that require ESP. Exceptions precede them, because their
+ * priority is lower: it is the link's reqid, by which minesp down finds them.
  */
 #define PRIORITY	0x2000000
 
 static pid_t pid;		/* of ip */
-static char *lines;		/* what the text has, once it is flushed */
+static char *lines;		/* the text, once it is flushed */
 
 /*
- * popen() for ip, one at a time. It needs no shell, which a small device starts as slowly
- * as ip itself.
+ * popen() for ip, without a shell: a small device starts a shell as slowly as ip
+ * itself. Only one ip can run at a time.
  */
 FILE *ip_open(char *const argv[], const char *mode)
 {
@@ -44,7 +44,7 @@ FILE *ip_open(char *const argv[], const char *mode)
 	return NULL;
 }
 
-/* Returns whether ip has succeeded. f: NULL if it could not be started */
+/* Returns whether ip succeeded. f is NULL if ip could not be started. */
 bool ip_close(FILE *f)
 {
 	int status;
@@ -52,7 +52,7 @@ bool ip_close(FILE *f)
 	return f && !fclose(f) && waitpid(pid, &status, 0) == pid && !status;
 }
 
-/* Begins a text of lines for ip. There is one at a time. */
+/* Begins a text of lines for ip. Only one text can exist at a time. */
 FILE *text_new(void)
 {
 	static size_t len;
@@ -98,7 +98,7 @@ static void add_exception(FILE *t, const struct conf *conf, const char *proto)
 			dir == OUT ? "out" : "in", conf_reqid(conf));
 }
 
-/* All policies of a link; the exceptions first, so that they never lack. */
+/* Writes all policies of a link, exceptions first: these must exist before the rest. */
 void text_policies(FILE *t, const struct conf *conf)
 {
 	bool ipv6 = is_ipv6(conf->ends.src[OUT]);
@@ -139,7 +139,7 @@ static void add_key(FILE *t, const char *kind, const char *name,
 		fputs("''", t);
 }
 
-/* stock: for a peer without minesp, whose shell defines $N */
+/* Writes an SA. stock: for a peer without minesp, whose script defines $N */
 void text_state(FILE *t, const struct conf *conf, int g, int dir, bool stock)
 {
 	const struct keys *keys = &conf->keys[g];
@@ -159,8 +159,9 @@ void text_state(FILE *t, const struct conf *conf, int g, int dir, bool stock)
 		fprintf(t, " replay-window %u", conf->window);
 	if (dir == IN && conf->esn && conf->clock) {
 		/*
-		 * A packet has only the lower half of its SN. The receiver infers the upper
-		 * half from where the peer's clock is; or a bit before, since clocks differ.
+		 * A packet has only the lower half of its SN. The receiver infers the
+		 * upper half from its window, which therefore starts near the peer's
+		 * clock, but never above it.
 		 */
 		sn = ticks(keys->epoch, keys->tick, CLOCKS_DIFFER);
 		fprintf(t, " replay-seq 0x%x replay-seq-hi 0x%x", (uint32_t)sn,
@@ -174,7 +175,7 @@ void text_state(FILE *t, const struct conf *conf, int g, int dir, bool stock)
 		fprintf(t, "%s\n", dir == OUT && conf->clock ? " replay-oseq $N" : "");
 		return;
 	}
-	/* An SA that only receives has no SNs of its own that could run out. */
+	/* An SA that only receives uses no SNs, so its counter never runs out. */
 	flags |= conf->clock && (dir == OUT || conf->implicit) ?
 		 MINESP_XFLAG_CLOCK : MINESP_XFLAG_COUNTER;
 	flags |= conf->fresh && dir == IN ? MINESP_XFLAG_FRESH : MINESP_XFLAG_ANY_AGE;
@@ -183,7 +184,7 @@ void text_state(FILE *t, const struct conf *conf, int g, int dir, bool stock)
 	fprintf(t, " extra-flag 0x%08x\n", flags);
 }
 
-/* Prints commands. Keys are the only numbers in them that have more than 32 bits. */
+/* Prints the commands, without keys: the only numbers with more than 32 bits. */
 static void show(void)
 {
 	char *copy = strdup(lines), *rest = copy, *line, *word;
@@ -218,10 +219,10 @@ bool text_run(FILE *t)
 }
 
 /*
- * The peer's half for a host without minesp, as a shell script; without policies if
- * there are old keys, because such a peer has run an earlier script. esp4 counts. If a
- * key is added again, its SNs must not start again; so where minesp takes SNs from the
- * clock, esp4's counter starts at the clock's SN.
+ * Prints the peer's half as a shell script, for a host without minesp. If there are old
+ * keys, an earlier script has added the policies, so this script does not. SNs must not
+ * start again when a key is added again. So if this host takes SNs from the clock, the
+ * peer's counter starts at the clock's SN.
  */
 void print_stock(const struct conf *peer)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * minesp up and down. Policies are added first and deleted last, so no packet leaves in
- * the clear, whatever fails and whenever minesp is interrupted.
+ * minesp up and down. They add policies first and delete policies last, so no packet
+ * leaves in the clear, even if something fails or minesp is interrupted.
  */
 #include <signal.h>
 #include <stdlib.h>
@@ -19,7 +19,7 @@ static void interrupted(int sig)
 	raise(sig);
 }
 
-/* Once this has returned, no packet of the link leaves or gets in unprotected. */
+/* After this function, no packet of the link leaves or enters unprotected. */
 static void add_policies(const struct conf *conf, struct state *s)
 {
 	FILE *t = text_new();
@@ -59,7 +59,7 @@ static void load_module(void)
 	if (module_loaded())
 		return;
 	fprintf(stderr, "modprobe minesp\n");
-	/* Without it the kernel's own ESP would take the SAs, and begin with SN 1. */
+	/* Without the module, stock ESP would take the SAs, and begin with SN 1. */
 	if (system("modprobe minesp") || !module_loaded())
 		die("the module minesp is not loaded: install it for this kernel, see minesp(7)");
 }
@@ -78,8 +78,8 @@ static void add_states(const struct conf *conf, int generation, const struct sta
 }
 
 /*
- * Deletes the SAs of a link that it does not use any more, or all of them. An SA that is
- * not minimal has to go, too: it repeats the SNs of the last boot.
+ * Deletes the SAs that a link does not use any more, or all its SAs. An SA that is not
+ * minimal is also deleted, because it repeats the SNs of the last boot.
  */
 static void delete_states(const struct conf *conf, const struct state *s, bool all)
 {
@@ -103,7 +103,7 @@ static void delete_states(const struct conf *conf, const struct state *s, bool a
 		die("cannot delete SAs of %s: see above", conf->name);
 }
 
-/* Makes the kernel have what the configuration says. Returns how many problems are left. */
+/* Applies a configuration to the kernel. Returns the number of problems left. */
 unsigned int apply(const struct conf *conf)
 {
 	static struct state s;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * minesp(8): protects links with minesp, each from a file of a few lines.
+ * minesp(8): protects links with minimal ESP. Each link has a short configuration file.
  */
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -46,7 +46,7 @@ void usage(void)
 	exit(2);
 }
 
-/* The only word that is not an option; NULL if there is none. options: they set flags */
+/* Returns the only word that is not an option, or NULL. Options may only set flags. */
 char *only_word(int argc, char **argv, const struct option *options, bool needed)
 {
 	static const struct option none = { 0 };
@@ -66,7 +66,7 @@ int main(int argc, char **argv)
 	size_t i;
 	int err;
 
-	setrlimit(RLIMIT_CORE, &none);	/* A core dump would have the keys. */
+	setrlimit(RLIMIT_CORE, &none);	/* A core dump would contain keys. */
 	if (argc == 2 && !strcmp(argv[1], "--help")) {
 		print_usage(stdout);
 		return 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * minesp(8): what its files share.
+ * Declarations that the files of minesp(8) share.
  */
 #ifndef _TOOLS_MINESP_H
 #define _TOOLS_MINESP_H
@@ -18,7 +18,7 @@
 #define SYSCTLS		"/proc/sys/net/minesp/"
 #define KEY_MAX		(36 + 64)	/* bytes */
 #define TUNNELS_MAX	32
-#define SPI_MIN		256		/* RFC 4303 section 2.1 reserves lower ones */
+#define SPI_MIN		256		/* RFC 4303 section 2.1 reserves lower SPIs */
 #define SN_LAST		UINT32_MAX	/* without ESN */
 #define CLOCKS_DIFFER	60		/* seconds, at most */
 #define NET_LEN		(INET6_ADDRSTRLEN + 4)
@@ -30,8 +30,8 @@ _Noreturn void usage(void);
 char *only_word(int argc, char **argv, const struct option *options, bool needed);
 
 /* util.c */
-extern char die_where[512];		/* die() prints it before the message, */
-extern const char *die_note;		/* and this after it. */
+extern char die_where[512];		/* die() prints it before the message */
+extern const char *die_note;		/* die() prints it after the message */
 _Noreturn void die(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 const char *safe(const char *text);
 bool parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *n);
@@ -47,10 +47,10 @@ uint32_t spi_next(uint32_t spi);
 
 /* suite.c */
 struct suite {
-	const char *name, *enc, *auth;		/* enc, auth: as ip xfrm names them */
+	const char *name, *enc, *auth;		/* enc, auth: names for ip xfrm */
 	unsigned int enc_len, auth_len;		/* bytes of key */
 	unsigned int icv;			/* bits */
-	bool implicit;				/* RFC 8750 has an implicit IV */
+	bool implicit;				/* RFC 8750 defines an implicit IV */
 };
 
 const struct suite *suite_find(const char *name);
@@ -79,7 +79,7 @@ struct pair {			/* two addresses or networks */
 
 struct keys {			/* a section with keys: one generation */
 	struct half {
-		unsigned int spi;		/* 0: there is no such section */
+		unsigned int spi;		/* 0: the section does not exist */
 		unsigned int len;
 		unsigned char key[KEY_MAX];
 	} half[2];				/* OUT, IN */
@@ -101,9 +101,9 @@ struct conf {
 #define CONF_DEFAULT	{ .window = 32, .wait = true }
 
 /*
- * The SAs of a link: each generation of keys has one that receives, the current
- * one also has one that sends. Those that receive come first: otherwise the peer's
- * answer could arrive before its SA.
+ * Loops over the SAs of a link. Each generation of keys has an SA that receives; the
+ * current one also has an SA that sends. The SA that receives comes first: otherwise
+ * the peer's answer could arrive before its SA exists.
  */
 #define for_each_sa(conf, g, dir)					\
 	for ((g) = 0; (g) < GENERATIONS; (g)++)				\
@@ -121,13 +121,13 @@ static inline const char *conf_mode(const struct conf *conf)
 	return conf->n_tunnels ? "tunnel" : "transport";
 }
 
-/* Identifies the SAs and policies of a link, and stays the same when it is rekeyed. */
+/* Identifies the SAs and policies of a link. Rekeying does not change it. */
 static inline uint32_t conf_reqid(const struct conf *conf)
 {
 	return conf->keys[KEYS].half[IN].spi >> 8;
 }
 
-/* When the last SN without ESN is used up, in seconds since 1970 */
+/* The time when SNs without ESN run out, in seconds since 1970 */
 static inline uint64_t keys_end(const struct keys *keys)
 {
 	return keys->epoch + (uint64_t)SN_LAST * keys->tick / 1000000;
@@ -159,7 +159,7 @@ void print_stock(const struct conf *peer);
 bool settings_run(FILE *t, const struct conf *conf, const struct keys *keys);
 bool settings_restore(void);
 
-/* state.c: what the kernel has */
+/* state.c: the state of the kernel */
 struct sa {
 	char dst[INET6_ADDRSTRLEN], suite[64];
 	uint32_t spi, reqid;
@@ -171,7 +171,7 @@ struct sa {
 
 struct policy {
 	char name[256];				/* selector and direction, as ip takes them */
-	uint32_t priority, reqid;		/* reqid 0: it does not ask for ESP */
+	uint32_t priority, reqid;		/* reqid 0: it does not require ESP */
 };
 
 struct state {

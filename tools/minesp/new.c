@@ -30,7 +30,7 @@ void new_keys(struct keys *keys, const struct suite *suite)
 	keys->epoch = time(NULL) - CLOCKS_DIFFER;
 }
 
-/* Prints what the peer of a link needs. */
+/* Prints the peer's half of a link. Returns whether that succeeded. */
 bool print_half(const struct conf *peer, bool stock)
 {
 	if (stock)

@@ -13,12 +13,12 @@
 
 /*
  * A token bucket that is filled only as fast as it is used never fills up again after a
- * burst. So it is filled ten times as fast, or at least twice.
+ * burst. So the plan fills it ten times as fast, or at least twice as fast.
  */
 #define HEADROOM	10
 #define HEADROOM_MIN	2
 
-/* A number of packets a second, a minute or an hour */
+/* Parses a number of packets per second, minute or hour. */
 static bool parse_rate(const char *text, double *rate)
 {
 	char *unit;
@@ -35,7 +35,7 @@ static bool parse_rate(const char *text, double *rate)
 	return *rate > 0 && *rate < 1e9;
 }
 
-/* Takes an option of PLAN_OPTIONS. */
+/* Handles an option of PLAN_OPTIONS. Returns false if it is another option. */
 bool plan_option(struct plan *plan, int option, const char *value)
 {
 	char *end;
@@ -60,7 +60,7 @@ bool plan_option(struct plan *plan, int option, const char *value)
 	return false;
 }
 
-/* The next of the ticks 1, 2 and 5, times powers of ten: easy to work with */
+/* The next of the ticks 1, 2, 5, 10, 20, 50 and so on, which are easy to work with */
 static unsigned int next_tick(unsigned int tick)
 {
 	unsigned int unit = 1;
@@ -80,8 +80,8 @@ void plan_make(struct plan *plan)
 		die("--rate: SNs from the clock allow up to %.0f packets/s; use IKE, or --counter and new keys at each boot",
 		    1e6 / HEADROOM_MIN);
 	/*
-	 * The shortest tick with which the keys last long enough. If that is too slow, ESN,
-	 * and the longest tick that is fast enough.
+	 * Take the shortest tick with which the keys last long enough. If it is too
+	 * slow, take ESN, and the longest tick that is fast enough.
 	 */
 	for (tick = 1; tick < shortest && tick < TICK_MAX; )
 		tick = next_tick(tick);
@@ -91,7 +91,7 @@ void plan_make(struct plan *plan)
 			tick = next_tick(tick);
 	plan->tick = tick;
 	plan->ahead = plan->burst;
-	/* A window of 100 ms of reordering, as far as xfrm allows */
+	/* The replay window allows 100 ms of reordering, or the maximum of xfrm. */
 	for (plan->window = 32; plan->window < 4096 && plan->window * tick < 100000; )
 		plan->window *= 2;
 }

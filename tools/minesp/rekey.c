@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * minesp rekey: new keys beside the old ones. No packet is lost: the end that makes them
- * only receives by them at first; the other end sends by them as soon as it has them.
+ * minesp rekey: adds new keys beside the old ones. No packet is lost: the end that
+ * makes them only receives with them at first. The other end sends with them at once.
  */
 #include <errno.h>
 #include "minesp.h"
@@ -17,7 +17,7 @@ static void move_keys(struct conf *conf, int to, int from)
 	memset(&conf->keys[from], 0, sizeof(struct keys));
 }
 
-/* Makes the next keys; prints the peer's half, in which they are the current ones. */
+/* Makes the next keys, and prints the peer's half, where these are the current keys. */
 static void make(struct conf *conf, bool stock)
 {
 	struct keys *keys = conf->keys;
@@ -27,7 +27,7 @@ static void make(struct conf *conf, bool stock)
 	if (keys[OLD].half[IN].spi)
 		die("%s still has old keys: end them first with minesp rekey %s --retire",
 		    conf->name, conf->name);
-	/* If next keys exist already, the caller wants them printed again. */
+	/* If next keys exist already, only print them again. */
 	if (!keys[NEXT].half[IN].spi) {
 		keys[NEXT] = keys[KEYS];
 		for (dir = OUT; dir <= IN; dir++)
@@ -44,7 +44,7 @@ static void make(struct conf *conf, bool stock)
 		    strerror(errno));
 }
 
-/* Takes new keys from the half that minesp rekey has printed at the other end. */
+/* Takes the new keys from the half that minesp rekey has printed at the other end. */
 static void take(struct conf *conf, const char *path)
 {
 	struct keys *keys = conf->keys;
@@ -67,7 +67,7 @@ static void take(struct conf *conf, const char *path)
 	conf_write(conf);
 }
 
-/* Ends the old keys, once the peer has sent something by the new ones. */
+/* Removes the old keys, if the peer has sent a packet with the new ones. */
 static void retire(struct conf *conf, bool force)
 {
 	int newest = conf->keys[NEXT].half[IN].spi ? NEXT : KEYS;

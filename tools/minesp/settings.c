@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The settings of this network namespace. An SA keeps the settings that were in force
- * when it was added. So minesp sets those of a link, adds its SAs, and puts the settings
- * back. Meanwhile a file has the old ones: after a SIGKILL, the next minesp up or down
- * in this namespace puts them back.
+ * The settings of this network namespace. An SA keeps the settings with which it was
+ * added. So minesp sets those of a link, adds its SAs, and restores the old settings.
+ * Meanwhile a file contains the old settings: after a SIGKILL, the next minesp up or
+ * down in this namespace restores them.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -21,8 +21,8 @@ static const char *const names[] = {
 };
 
 /*
- * The file of this network namespace, for which the kernel has a number that it never
- * uses again. Like the settings, the file does not outlive a reboot.
+ * The file for the old settings. Its name has the kernel's number of this network
+ * namespace, which the kernel never reuses. A reboot removes the file and the settings.
  */
 static const char *saved(void)
 {
@@ -54,7 +54,7 @@ static bool set(const char *name, const char *value)
 	return ok;
 }
 
-/* Puts the settings back, if there are saved ones. A module loaded since has its own. */
+/* Restores the saved settings, if any, or drops them if the module is not loaded. */
 bool settings_restore(void)
 {
 	FILE *f = fopen(saved(), "re");
@@ -70,7 +70,7 @@ bool settings_restore(void)
 	return ok;
 }
 
-/* Writes the first n settings to the file, at once. */
+/* Writes the first n settings to the file, in one write(). */
 static void save(size_t n)
 {
 	FILE *f = fopen(saved(), "we");
@@ -87,7 +87,7 @@ static void save(size_t n)
 		die("%s: %s", saved(), strerror(errno));
 }
 
-/* Runs what adds SAs, with the settings that belong to their keys. */
+/* Runs the lines that add SAs, with the settings that belong to their keys. */
 bool settings_run(FILE *t, const struct conf *conf, const struct keys *keys)
 {
 	uint64_t fresh = conf->fresh * 1000ull;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * minesp show: links and SAs, what is wrong with them, and what was dropped.
+ * minesp show: prints links and SAs, their problems, and the packets that were dropped.
  */
 #include <dirent.h>
 #include <inttypes.h>
@@ -9,7 +9,7 @@
 
 static const char *const generations[] = { "keys", "next", "old" };
 
-/* Counters, in words */
+/* Counters and their meaning */
 static const struct {
 	const char *name, *says;
 } drops[] = {
@@ -35,7 +35,7 @@ static const struct {
 	{ "XfrmOutNoStates", "not sent: a policy asks for ESP, and there is no SA" },
 };
 
-/* The last SN sent, or the highest one received; and its time, if it is from a clock */
+/* Shows the last SN sent or the highest SN received, and its time if it has one. */
 static void show_sn(const struct sa *sa, bool sent)
 {
 	uint64_t sn = sent ? sa->sent : sa->received, now;
@@ -124,7 +124,7 @@ static void json_link(const struct conf *conf, const struct state *s)
 	printf("]}");
 }
 
-/* Shows the drops in a file of counters, after others. Returns how many are shown then. */
+/* Shows the drops in a file of counters. Returns shown plus the number of these. */
 static int show_drops(const char *path, bool json, int shown)
 {
 	FILE *f = fopen(path, "re");
@@ -152,7 +152,7 @@ static int show_drops(const char *path, bool json, int shown)
 	return shown;
 }
 
-/* The SAs of no link: those of IKE daemons, or that were added with ip */
+/* Shows the SAs of no link, which an IKE daemon or ip has added. */
 static void show_others(const struct state *s)
 {
 	const struct sa *sa;

@@ -34,7 +34,7 @@ uint32_t spi_random(void)
 	return spi;
 }
 
-/* The same SA with the next rekey index (RFC 9333 3.1) */
+/* The same SA with the next rekey index (RFC 9333 section 3.1) */
 uint32_t spi_next(uint32_t spi)
 {
 	return (spi & ~255u) | ((spi + 1) & 255);

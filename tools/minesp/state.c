@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the kernel has: all SAs and policies, as ip -s xfrm lists them, and what
- * /proc/net/minesp adds.
+ * The state of the kernel: all SAs and policies, as ip -s xfrm lists them, and the
+ * module's data from /proc/net/minesp.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include "minesp.h"
 
-/* Makes an array one element longer, and returns that element. */
+/* Appends an element to an array, sets it to 0, and returns it. */
 static void *grow(void *arrayp, size_t *n, size_t size)
 {
 	char *array = reallocarray(*(void **)arrayp, *n + 1, size);
@@ -67,7 +67,7 @@ static void list_sas(struct state *s)
 		qsort(s->sas, s->n_sas, sizeof(*s->sas), compare);
 }
 
-/* Adds what minesp knows of each minimal SA. */
+/* Adds the module's data about each minimal SA. */
 static void list_minimal(struct state *s)
 {
 	char line[512], direct[8], how[16], fresh[8], dst[INET6_ADDRSTRLEN], suite[64];
@@ -95,7 +95,7 @@ static void list_minimal(struct state *s)
 		sa->sent = sent;
 		sa->received = received;
 		strcpy(sa->suite, suite);
-		/* An SA with neither clock nor freshness has - for each. */
+		/* If the SA has neither clock nor freshness, each of these is "-". */
 		sscanf(line + rest, "%u %u %u", &sa->tick, &sa->epoch, &sa->ahead);
 	}
 	if ((!f && module_loaded()) || (f && ferror(f)))
@@ -104,7 +104,7 @@ static void list_minimal(struct state *s)
 		fclose(f);
 }
 
-/* Reads all SAs, again if need be. The caller must have set s to 0 at first. */
+/* Reads all SAs. The caller must set s to 0 before the first call. */
 void state_sas(struct state *s)
 {
 	free(s->sas);
@@ -114,7 +114,7 @@ void state_sas(struct state *s)
 	list_minimal(s);
 }
 
-/* Likewise, all policies */
+/* Likewise for all policies */
 void state_policies(struct state *s)
 {
 	FILE *f = ip_open((char *[]){ "ip", "xfrm", "policy", "list", "nosock", NULL }, "r");
@@ -127,7 +127,7 @@ void state_policies(struct state *s)
 	s->n_policies = 0;
 	while (f && fgets(line, sizeof(line), f)) {
 		if (!strncmp(line, "src ", 4)) {
-			/* None of ours is longer. */
+			/* No selector of minesp is longer. */
 			snprintf(selector, sizeof(selector), "%.*s", (int)strcspn(line, "\n"),
 				 line);
 		} else if (sscanf(line, " dir %3s", dir) == 1) {
@@ -144,7 +144,7 @@ void state_policies(struct state *s)
 		die("cannot list policies: run minesp as root, and see what ip xfrm policy says");
 }
 
-/* An SA of a link, if it is there and minimal */
+/* Returns an SA of a link if it exists and is minimal, or NULL. */
 struct sa *state_find(const struct state *s, const struct conf *conf, int g, int dir)
 {
 	struct sa *sa = find(s, conf->keys[g].half[dir].spi, conf->ends.src[!dir]);
@@ -157,7 +157,7 @@ bool policy_is_of(const struct policy *p, const struct conf *conf)
 	return (p->reqid ?: p->priority) == conf_reqid(conf);
 }
 
-/* How many policies of a link there are that ask for ESP */
+/* Returns how many policies of a link require ESP. */
 unsigned int policies_there(const struct state *s, const struct conf *conf)
 {
 	const struct policy *p;
@@ -173,7 +173,7 @@ bool module_loaded(void)
 	return !access("/proc/net/minesp_stat", F_OK);
 }
 
-/* Whether another gateway sends in place of this one: see failover.rst. */
+/* Whether another gateway sends instead of this one: see failover.rst */
 bool stands_by(void)
 {
 	char line[16];
@@ -190,7 +190,7 @@ bool time_known(void)
 	return adjtimex(&t) != -1 && !(t.status & STA_UNSYNC);
 }
 
-/* The SN of the clock, some seconds ago */
+/* The SN that the clock had some seconds ago */
 uint64_t ticks(unsigned int epoch, unsigned int tick, unsigned int ago)
 {
 	struct timespec now;

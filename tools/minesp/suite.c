@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Cipher suites, by strongSwan's names. The key of an AEAD ends with its salt.
+ * Cipher suites, with strongSwan's names. The key of an AEAD ends with its salt.
  */
 #include "minesp.h"
 
@@ -39,7 +39,7 @@ const struct suite *suite_find(const char *name)
 	die("%s: no such suite", safe(name));
 }
 
-/* minesp key SUITE: a new key, as a configuration has it */
+/* minesp key SUITE: prints a new key, as the configuration file needs it. */
 int cmd_key(int argc, char **argv)
 {
 	unsigned char key[KEY_MAX];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Errors, numbers, dates: what all files use.
+ * Functions for errors, numbers and dates.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -28,7 +28,7 @@ void die(const char *fmt, ...)
 	exit(1);
 }
 
-/* What a user has typed, safe to print: no control characters, and not long */
+/* Makes a user's text safe to print: short, and without control characters. */
 const char *safe(const char *text)
 {
 	static char said[64];
@@ -77,7 +77,7 @@ bool read_line(const char *path, char *to, size_t size)
 	return ok;
 }
 
-/* A day, in UTC */
+/* Formats a day, in UTC. */
 const char *date(uint64_t seconds)
 {
 	static char said[32];
@@ -90,7 +90,7 @@ const char *date(uint64_t seconds)
 	return said;
 }
 
-/* A length of time, in a suitable unit; the last two results stay valid */
+/* Formats a length of time in a suitable unit. The last two results stay valid. */
 const char *duration(double seconds)
 {
 	static const struct {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# bash completion for minesp(8). What can follow comes from minesp itself.
+# bash completion for minesp(8). minesp itself lists its commands, options and suites.
 
 _minesp()
 {
