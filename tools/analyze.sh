@@ -1,17 +1,16 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# make analyze: static analysis of the module, as built for the kernel of Debian 13, by
-# clang's analyzer, and of the program, by that and gcc's -fanalyzer. Silent when there is
-# nothing to say. gcc's analyzer is for user space: in the kernel it believes that any
-# skb_sec_path() or xfrm_offload() returns NULL.
+# make analyze: runs clang's analyzer on the module, as built for the kernel of Debian
+# 13, and on the program. Runs gcc's -fanalyzer on the program only: in the kernel it
+# assumes that any skb_sec_path() or xfrm_offload() returns NULL. Prints only findings.
 #
-# analyze.sh ARGUMENTS: the kernel's build calls this for each file, with gcc's arguments.
+# analyze.sh ARGUMENTS: the kernel's build runs this on each file, with gcc's arguments.
 
 if [ $# != 0 ]; then
 	arguments=()
 	for argument in "$@"; do
-		# The kernel was configured for gcc. Its code-generating options do not matter.
+		# clang rejects some of gcc's code generation options, and needs none.
 		case $argument in
 		-[DIU]* | -include | -isystem | -nostdinc | -std=* | -fshort-wchar | -funsigned-char | \
 			[!-]*) arguments+=("$argument") ;;
@@ -28,7 +27,7 @@ release=$(cat build/roots/trixie.release)
 install_in trixie clang || exit
 status=0
 
-# Prints what a command says, without what others are to blame for. Fails if it says anything.
+# Runs a command and prints its findings. If there are any, analyze.sh fails at the end.
 findings()
 {
 	local said

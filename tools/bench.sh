@@ -1,22 +1,21 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# make bench: sets up what is missing, builds, and measures in a small machine what ESP
-# costs: minesp, and esp4 with and without its offload, beside plain IP; memory per SA; and
-# the cost with many SAs. QEMU's clock counts instructions there, so the figures repeat.
-# Documentation/performance.rst says what they are.
+# make bench: sets up what is missing, builds, and measures the cost of ESP in a small
+# virtual machine: plain IP, minesp, and esp4 with and without its offload; memory per
+# SA; and the cost with many SAs. QEMU's clock counts instructions, so the results
+# repeat. Documentation/performance.rst explains the results.
 #
 # usage: bench.sh [RELEASE] [ipv6|chacha|cbc|esn]
-#		draws bars. RELEASE is the newest kernel unless it is named. The other words
-#		say what is not as usual, IPv4 and AES-GCM-128.
+#		draws bars. The default is the newest kernel, IPv4 and AES-GCM-128.
 #        bench.sh all
-#		prints the table of performance.rst: all kernels, and all of these words
+#		prints the table of performance.rst: all kernels, and all variants above
 #        bench.sh check
-#		compares the newest kernel with that table, and prints KTAP. It builds nothing:
-#		make check has done so.
+#		compares the newest kernel with that table, and prints KTAP. make check
+#		must have built the module.
 #
-# LANES machines run at a time; unless set, as many as there are processors. Their consoles
-# go to build/bench/.
+# LANES machines run at a time, one for each processor by default. Their output goes to
+# build/bench/.
 
 . "$(dirname "$0")/roots.sh"
 . tools/bench/machine.sh
@@ -25,7 +24,7 @@
 newest=${KERNELS##* }
 columns="ipv6 chacha cbc esn"
 
-# Measures a column. $1: release; $2: column; then settings
+# Measures a column of the table. $1: release; $2: column; further words: settings
 measure()
 {
 	local setting

@@ -1,30 +1,30 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# make check: sets up what is missing, builds for every supported kernel with all
-# warnings, and for other architectures, looks at the style, builds the documentation, runs
-# all kselftests on every kernel and some on the debug kernel, in virtual machines,
-# compares what ESP costs with Documentation/performance.rst, and sums up: seconds per
-# program and kernel, and as the last line: N passed, N failed, N skipped.
+# make check: sets up what is missing, and builds with all warnings for every supported
+# kernel and for other architectures. Runs all kselftests on every kernel and some on
+# the debug kernel, in virtual machines. Checks the style, builds the documentation, and
+# compares the cost of ESP with Documentation/performance.rst. Prints the seconds of
+# each program on each kernel. The last line is: N passed, N failed, N skipped.
 #
 # check.sh TEST ... runs only these tests of selftests/, such as interop.py, and not on
-# the debug kernel. RELEASES names the kernels: one of tools/debug-kernel.sh, too.
-# LANES machines run at a time; unless set, as many as there are processors, and memory
-# for 3 GB each. A test that has not begun MINESP_TIMEOUT seconds after the first one, 4200
-# unless set, is skipped: so make check also ends in time on a slow machine.
+# the debug kernel. RELEASES names the kernels, which may be of tools/debug-kernel.sh.
+# LANES machines run at a time; by default one for each processor, but at most one for
+# each 3 GB of memory. Tests that have not begun MINESP_TIMEOUT seconds (default: 4200)
+# after the first test are skipped, so make check ends in time on a slow host.
 
 . "$(dirname "$0")/roots.sh"
 . tools/ktap.sh
 
-# What gains most from the debug kernel, or only runs there, in little time
+# Short tests that gain most from the debug kernel, or run only there
 debug_tests="kunit.py netdevice.py fault.py soak.py klog.py"
 
 memory=$(awk '/^MemTotal/ { print int($2 / 3000000) }' /proc/meminfo)
 : "${MINESP_TIMEOUT:=4200}" "${LANES:=$((memory < $(nproc) ? memory : $(nproc)))}"
 [ "$LANES" -ge 1 ] || LANES=1
 
-# Runs tests in a virtual machine of release $1; all if none is named. Coverage data, if
-# any, is copied to the folder where the module was built. MINESP_SHARE is for the tests.
+# Runs tests in a virtual machine with kernel $1, all tests by default. Copies coverage
+# data, if any, to the folder where the module was built. The tests read MINESP_SHARE.
 run_on()
 {
 	local tests="${*:2}" limit="MINESP_END=$end MINESP_SHARE=${MINESP_SHARE:-1/1}" dir=/minesp/build/$1/minesp
@@ -40,7 +40,7 @@ run_on()
 	} | timed | tee "build/ktap-$1" | sed -u "s/^/[$1] /"
 }
 
-# A program that starts machines itself: release $1, then the program and its arguments
+# Runs a program that starts machines itself. $1: release; further words: the command
 run_outside()
 {
 	local name=${2##*/}
@@ -53,8 +53,8 @@ run_outside()
 	} | timed | tee "build/ktap-${name%.*}-$1" | sed -u "s/^/[$1] /"
 }
 
-# All tests, but share $2, such as 1/3, of those that need to run on one kernel only; then
-# small machines that crash, one that sleeps, and one without IPv6
+# Runs all tests on release $1, but only share $2, such as 1/3, of the cases that do not
+# depend on the kernel. Then tests small machines that crash, sleep, and have no IPv6.
 run_all_on()
 {
 	MINESP_SHARE=$2 run_on "$1"
@@ -63,7 +63,7 @@ run_all_on()
 	run_outside "$1" tools/noipv6.sh "$1"
 }
 
-# What ESP costs, with the newest kernel
+# Measures the cost of ESP on the newest kernel.
 run_bench()
 {
 	LANES=1 run_outside "$(releases | tail -n 1)" tools/bench.sh check
@@ -124,7 +124,7 @@ elif [ "${RELEASES:-}" ]; then
 	done
 else
 	start run_debug
-	# The newest first: it takes longest.
+	# The newest kernel is first, because its tests take longest.
 	share=0
 	for release in $(releases | tac); do
 		start run_all_on "$release" "$((++share))/$(releases | wc -l)"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# What the scripts in tools/ share. They run in the project's top folder.
+# Functions for the scripts in tools/, which run in the project's top folder.
 
 set -uo pipefail
 umask 022
@@ -22,7 +22,7 @@ die()
 	exit 1
 }
 
-# All processes that process $1 has started, and those that these have started
+# Prints the pids of all descendants of process $1.
 descendants()
 {
 	local child
@@ -34,15 +34,15 @@ descendants()
 	done
 }
 
-# From now on everything that this script has started ends with it. bash runs no trap while
-# it waits for a command in the foreground, so long commands are started with & first.
+# Makes all processes that this script starts end with it. bash runs no trap while it
+# waits for a command in the foreground, so callers start long commands with & and wait.
 end_together()
 {
 	trap 'kill $(descendants $$) 2> /dev/null' EXIT
 	trap 'exit 1' INT TERM HUP
 }
 
-# Runs a command in the background as soon as fewer than LANES are running
+# Runs a command in the background as soon as fewer than LANES are running.
 start()
 {
 	while [ "$(jobs -rp | wc -l)" -ge "$LANES" ]; do
@@ -51,8 +51,8 @@ start()
 	"$@" < /dev/null &
 }
 
-# One script at a time builds and tests in this checkout, with those that it calls. The
-# lock is held until the last process that it has started ends.
+# Ensures that only one script, with the scripts that it calls, uses this checkout. The
+# lock is held until the last process that the script has started ends.
 lock_checkout()
 {
 	[ "${MINESP_LOCKED:-}" ] && return
@@ -62,8 +62,8 @@ lock_checkout()
 	export MINESP_LOCKED=1
 }
 
-# The Debian packages among those named after $1 that are not installed there. $1 is
-# the top folder of an installed Debian: / is this host.
+# Prints the Debian packages that are not installed in $1, the top folder of a Debian; /
+# is this host. Further words: the packages to look for
 not_installed()
 {
 	local package
@@ -74,9 +74,9 @@ not_installed()
 	done
 }
 
-# Installs on this host the Debian packages that are missing, after it has said which.
-# Each is given as PACKAGE:COMMAND, or PACKAGE if it has no command. Where there is no
-# dpkg, the script ends and says which commands are missing.
+# Prints which Debian packages are missing on this host, and installs them. Each
+# argument is PACKAGE:COMMAND, or PACKAGE if it has no command. Without dpkg, a missing
+# command ends the script, with a message that names it.
 host_packages()
 {
 	local missing word

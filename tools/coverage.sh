@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# make coverage: which lines of minesp/ no test has reached in the last run on the debug kernel, and
-# for each file how many were. make check-debug runs all tests there. What the unit tests
-# reach, which have a copy of their own, counts, too.
+# make coverage: prints how many lines of each file of minesp/ the last run on the debug
+# kernel (make check-debug) has reached, and the lines that it has not. Lines that only
+# the unit tests reach, in their own copy of the code, count as reached.
 
 . "$(dirname "$0")/roots.sh"
 

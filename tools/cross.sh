@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# make cross: builds the module, with all warnings, for the architectures of constrained
-# hosts: 64-bit and 32-bit ARM, and 32-bit big-endian MIPS. Against Debian's source of
-# 6.12, configured for each. Prints KTAP.
+# make cross: builds the module with all warnings for the architectures of constrained
+# hosts: 64-bit and 32-bit ARM, and 32-bit big-endian MIPS. Uses Debian's source of
+# 6.12, configured for each architecture. Prints KTAP.
 
 . "$(dirname "$0")/roots.sh"
 . tools/ktap.sh
@@ -17,7 +17,7 @@ config="MODULES NET INET IPV6 XFRM_USER PROC_FS SYSCTL MULTIUSER CRYPTO_AUTHENC
 mkdir -p build/cross
 printf 'CONFIG_%s=y\n' $config > build/cross/config
 
-# Builds for $arch in $dir. Nothing else of that kernel is built, so modpost knows no symbol.
+# Builds for $arch in $dir. modpost knows no symbol, because the kernel is not built.
 compile()
 {
 	local kmake="make -s -C $PWD/build/source O=$dir/obj ARCH=$arch CROSS_COMPILE=$prefix"

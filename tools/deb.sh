@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# make deb: builds the Debian packages minesp and minesp-dkms in build/deb, in the root
-# trixie, from what is in this checkout, and has lintian look at them.
+# make deb: builds the Debian packages minesp and minesp-dkms from this checkout, in the
+# root trixie. Checks them with lintian. They are in build/deb.
 #
-# deb.sh [SUFFIX]: SUFFIX is added to the version, for tests of upgrades.
+# deb.sh [SUFFIX]: adds SUFFIX to the version, for tests of upgrades.
 
 . "$(dirname "$0")/roots.sh"
 

@@ -1,12 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# debug-kernel.sh: builds the kernel of make check-debug from Debian's source: a small
-# one, with every check that finds bugs in minesp (tools/debug.config). Goes to
-# build/debug and to the root file system trixie, where tools/vm.sh finds it. Ten minutes
-# on two cores, and 2.3 GB; done again when the configuration or the source has changed.
+# debug-kernel.sh: builds the kernel of make check-debug from Debian's source, in
+# build/debug: small, with the checks that find bugs in minesp (tools/debug.config).
+# Installs it in the root trixie, where tools/vm.sh finds it. Takes ten minutes on two
+# cores, and 2.3 GB. Builds again only if the configuration or the source has changed.
 #
-# debug-kernel.sh races: that of make check-races, with KCSAN instead
+# debug-kernel.sh races: builds the kernel of make check-races, with KCSAN instead
 # (tools/races.config).
 
 . "$(dirname "$0")/roots.sh"
@@ -24,16 +24,16 @@ kernel_source || exit
 mkdir -p $dir/obj
 
 step "configuring the $name kernel"
-# virtme-ng knows what it needs itself. Of two lines for one option the last counts.
+# virtme-ng adds the options that it needs. The last line for an option counts.
 awk -F= '/^CONFIG/ { asked[$1] = $0 } END { for (o in asked) print asked[o] }' $configs \
 	> $dir/fragment
-# KCSAN looks at minesp only: it sees others change what minesp reads, too, and the
-# kernel's own races are not ours. Nor is what UBSAN finds.
+# KCSAN and UBSAN check only minesp, because the kernel's own bugs are out of scope.
+# KCSAN still detects that other code changes data that minesp reads.
 kmake="make -s -C $PWD/build/source O=$PWD/$dir/obj KCSAN_SANITIZE=n UBSAN_SANITIZE=n"
 (cd build/source && virtme-configkernel --allnoconfig \
 	--custom "../../$dir/fragment" "O=$PWD/../../$dir/obj") \
 	> $dir/log 2>&1 || die "cannot configure: see $dir/log"
-# It enables more than is needed, and each driver makes booting slower.
+# virtme-ng enables more than needed, and each driver makes booting slower.
 build/source/scripts/config --file $dir/obj/.config -e EXPERT
 for option in BPF_SYSCALL DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT DRM FB FUSE_FS I2C INPUT IO_URING \
 	MEMORY_HOTPLUG SCSI SOUND THERMAL USB_SUPPORT VSOCKETS VT WATCHDOG; do

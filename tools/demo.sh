@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # make demo: sets up what is missing, builds, boots a virtual machine with the newest
-# supported kernel, and shows there what the second half of this file does. First two
-# hosts, one with minesp, the other with the standard esp4, and traffic between them.
-# Then a sensor, a machine of its own, which loses power and starts again with the same
-# keys. Every command is printed before it runs.
+# supported kernel, and runs the second half of this file there. First, two hosts
+# exchange traffic: one has minesp, the other has the stock esp4. Then a sensor, which
+# is another virtual machine, loses power and starts again with the same keys. The demo
+# prints every command before it runs it.
 
 . "$(dirname "$0")/roots.sh"
 
-# The SAs of the sensor that loses power: SPI, the gateway's address, key, more words
+# The SAs of the sensor that loses power: SPI, the gateway's address, key
 clock_sa="0x2001 192.0.2.2 0x$(printf '11%.0s' {1..20})"
 counter_sa="0x2002 192.0.2.3 0x$(printf '22%.0s' {1..20})"
 sa()
@@ -18,8 +18,8 @@ sa()
 		"replay-window 32 aead 'rfc4106(gcm(aes))' $3 128 ${*:4}"
 }
 
-# What the sensor does when it starts: two SAs, one with SNs from the clock since epoch $1,
-# the other with a counter, and ten packets a second on each.
+# Prints the sensor's script. The sensor adds two SAs, one with SNs from the clock since
+# epoch $1, the other with a counter, and sends ten packets a second on each.
 sensor()
 {
 	cat <<-END
@@ -47,14 +47,14 @@ sensor()
 	END
 }
 
-# One end of the wire between the two machines, for QEMU
+# Prints QEMU's option for one end of the wire between the two machines.
 wire()
 {
 	echo "dgram,id=n0,local.type=unix,local.path=$dir/$1,remote.type=unix,remote.path=$dir/$2"
 }
 
-# Runs on this host: starts the sensor when the gateway asks for it, and stops it without
-# a warning, twice.
+# Runs on this host. Twice, starts the sensor and later kills it without a warning, each
+# time when the gateway asks for it.
 power()
 {
 	local life pid
@@ -105,14 +105,14 @@ say()
 	fold -s -w 76 <<< "$*" | sed 's/^/# /'
 }
 
-# Prints a command, and runs it.
+# Prints a command and runs it.
 run()
 {
 	echo "$ $*"
 	eval "$*" || die "failed: $*"
 }
 
-# Waits until a file has a word.
+# Waits until file $2 contains $1.
 until_grep()
 {
 	local end=$((SECONDS + 60))

@@ -1,15 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# device.sh RELEASE SCRIPT [OPTION ...]: boots a small machine that stands for a
-# constrained device, with a kernel of build/roots, and runs a shell script in it as
-# process 1. All it has is bash, busybox, ethtool, ip(8), tc(8), minesp and what they need, in
-# an initramfs, so it boots in a few seconds. Prints what the script does, and ends when that
-# ends. The kernel's messages are among it. What this program reads is the machine's input.
-# OPTIONs are QEMU's; with -icount, the machine is emulated even where there is KVM.
+# device.sh RELEASE SCRIPT [OPTION ...]: boots a small machine, which represents a
+# constrained device, with a kernel of build/roots, and runs a shell script in it. The
+# machine boots in a few seconds from an initramfs that contains only bash, busybox,
+# ethtool, ip(8), tc(8), the module minesp and what these need. Prints the script's
+# output and the kernel's messages, and ends when the script ends. Standard input goes
+# to the machine's console. OPTIONs are for QEMU. -icount prevents the use of KVM.
 #
-# DEVICE_FILES names more files, which it has in /; DEVICE_APPEND is more for the kernel's
-# command line. DEVICE_SUSPENDS has to be set for a machine that suspends to RAM.
+# DEVICE_FILES names more files, which are in / there. DEVICE_APPEND is added to the
+# kernel's command line. DEVICE_SUSPENDS must be set if the machine suspends to RAM.
 
 . "$(dirname "$0")/roots.sh"
 
@@ -24,7 +24,7 @@ modules="virtio_pci virtio_net veth dummy xfrm_user esp4 esp6 esp4_offload esp6_
 	jitterentropy_rng poly1305_generic poly1305-x86_64 seqiv sha256_generic sha256-ssse3
 	sch_plug sha512_generic"
 
-# Its files, in the root
+# Packs the machine's files. Runs in the root.
 pack()
 {
 	rm -rf $dir
@@ -68,15 +68,15 @@ pack()
 		mv $dir.cpio.gz.new $dir.cpio.gz
 }
 
-# The kernel that is compressed in the file $1, see Documentation/arch/x86/boot.rst. QEMU
-# boots it without decompressing it in emulation, which takes a second or two.
+# Extracts the kernel from the bzImage $1, see Documentation/arch/x86/boot.rst. If the
+# kernel decompresses itself in emulation, that takes a second or two.
 unpack()
 {
 	local setup payload
 
 	setup=$(od -An -tu1 -j $((0x1f1)) -N 1 "$1")
 	read -ra payload < <(od -An -tu4 -j $((0x248)) -N 8 "$1")
-	# Its length stands behind it.
+	# The last 4 bytes of the payload are the kernel's length.
 	tail -c +$(((setup + 1) * 512 + payload[0] + 1)) "$1" | head -c $((payload[1] - 4)) |
 		zstd -dc > $vmlinux.new && mv $vmlinux.new $vmlinux
 }
@@ -94,8 +94,8 @@ unpack()
 		die "cannot pack the device's files"
 } 9> $dir.lock
 
-# The kernel unpacks one archive after the other. QEMU has the archives open without a
-# name, because this machine may be killed at any moment and must leave no file.
+# The kernel unpacks both archives, one after the other. QEMU reads a file that is
+# deleted already, because this script may be killed and must leave no file.
 work=$(mktemp -d)
 cp "$script" "$work/script"
 for file in ${DEVICE_FILES:-}; do
@@ -103,7 +103,7 @@ for file in ${DEVICE_FILES:-}; do
 done
 {
 	cat $dir.cpio.gz
-	# shellcheck disable=SC2012	# All names in it are ours.
+	# shellcheck disable=SC2012	# The file names have no special characters.
 	(cd "$work" && ls | "$busybox" cpio -o -H newc 2> /dev/null | gzip -1)
 } > "$work/initramfs"
 exec 7< "$work/initramfs"

@@ -1,31 +1,31 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# make foreign: runs the kselftests where numbers are of 32 bits (armhf) and where
-# they are big-endian (s390x): Debian's kernel and programs of that architecture,
-# in an emulated machine. Half an hour each. Its last line, for both together:
-# N passed, N failed, N skipped.
+# make foreign: runs the kselftests on a 32-bit architecture (armhf) and on a big-endian
+# one (s390x), in emulated machines with Debian's kernel and programs. Takes an hour for
+# each. The last line counts the tests of both: N passed, N failed, N skipped.
 #
-# foreign.sh [armhf] [s390x] [TEST ...]: only these architectures, and only these
-# tests of selftests/, such as interop.py. The root file systems are build/roots/SUITE-ARCH;
-# SUITE is trixie unless it is set, to bookworm for Debian 12 and its 6.1.
-# The console of a machine goes to build/foreign/console-ARCH. This host runs nothing
-# foreign. MINESP_TIMEOUT says how many seconds the tests of an architecture may take.
+# foreign.sh [armhf] [s390x] [TEST ...]: runs only these tests of selftests/, such as
+# interop.py, and only on these architectures. The root file systems are
+# build/roots/SUITE-ARCH. SUITE is trixie by default; bookworm is Debian 12 with its
+# 6.1. The consoles go to build/foreign/console-ARCH. This host runs no foreign
+# programs. MINESP_TIMEOUT is how many seconds each machine may run, 4500 by default.
 
 . "$(dirname "$0")/roots.sh"
 . tools/ktap.sh
 
 : "${SUITE:=trixie}"
 
-# What an installed Debian has, and this one needs as well
+# Packages that every installed Debian has, and that these roots need, too
 BASE="base-passwd bash busybox-static coreutils dash findutils grep mawk sed util-linux"
 
-# What makes an architecture: its compiler, its kernel, a machine.
+# Sets the compiler, the kernel and the machine of architecture $1.
 #
-# armmp has no LPAE, so nothing may be above 4 GB. Its CPUs wait for each other: when QEMU
-# runs them in one thread, booting does not end (vm.sh says why one would be better). With NEON the kernel's ciphers complete later: then packets overtake each
-# other, and with esp4_offload a stock peer's send() says ENOMEM, though the packet goes
-# out. The tests do not expect that; async.py looks at ciphers that complete later.
+# armmp has no LPAE, so nothing may be above 4 GB. Its CPUs wait for each other: if QEMU
+# runs them in one thread, booting does not end (vm.sh says why one would be better).
+# NEON ciphers are asynchronous: packets overtake each other, and with esp4_offload,
+# send() of a stock peer returns ENOMEM although the packet is sent. Only async.py
+# expects asynchronous ciphers.
 about()
 {
 	arch=$1
@@ -47,8 +47,8 @@ about()
 	esac
 }
 
-# Unpacked with all it depends on, but not installed: that would run foreign programs.
-# From the main archive only, since the others may not have all of the architecture.
+# Unpacks packages and dependencies. Installing them would run foreign programs. Uses
+# only the main archive, because others may lack packages for the architecture.
 make_foreign_root()
 {
 	local include
@@ -61,7 +61,7 @@ make_foreign_root()
 			--architectures="$arch" --include="$(IFS=,; echo "${include[*]}")"
 }
 
-# By hand, what installing would have done
+# Does the steps of an installation that the root needs.
 finish_foreign_root()
 {
 	ln -s mawk "$1/usr/bin/awk"
@@ -70,8 +70,8 @@ finish_foreign_root()
 	PATH=$PATH:/usr/sbin depmod -b "$1" "$(basename "$1"/lib/modules/*)"
 }
 
-# The module, with all warnings, and the program, which needs no library then. The headers
-# need programs that run here: those of the root SUITE.
+# Builds the module, with all warnings, and the program, without shared libraries. The
+# headers need build programs that run on this host, so the root SUITE provides these.
 build_for()
 {
 	local headers=linux-headers-$release kbuild
@@ -83,16 +83,15 @@ build_for()
 	in_root "$SUITE" "$(declare -f copy_modules); copy_modules $dir/module" || exit
 	build_verdict "$arch" "$dir/module/minesp/minesp.ko" in_root "$SUITE" "
 		cp -rT $root/usr/src/$headers /usr/src/$headers
-		touch $dir/module/minesp/*.c		# to hear again what it warns of
+		touch $dir/module/minesp/*.c		# so that the compiler warns again
 		make -s -C /usr/src/$headers M=/minesp/$dir/module MINESP_SELFTESTS=m \
 			CROSS_COMPILE=$triplet- W=1"
 	in_root "$SUITE" "make -s tools CC=$triplet-gcc MINESP=$dir/module/bin/minesp LDFLAGS=-static"
 	verdict $? "build of the program for $arch"
 }
 
-# All files are in memory, where the kernel has put them from an archive: no file
-# system to share, no disk, nothing that remains. KTAP has a serial port of its own,
-# so that no message of the kernel gets into it.
+# Runs the tests in a machine without a disk or a shared file system: all its files are
+# in the initramfs. KTAP has its own serial port, free of the kernel's messages.
 run_on()
 {
 	local busybox=$PWD/build/roots/trixie/usr/bin/busybox
@@ -118,16 +117,16 @@ run_on()
 		date -s @$(date +%s)
 		ip link set lo up
 		modprobe -a virtio_mmio virtio_console
-		# It may be there and not be ready.
+		# The port may exist before it is ready.
 		until [ -e /dev/vport?p1 ] && : 2> /dev/null > /dev/vport?p1; do sleep 1; done
 		export MINESP_KO=/built/minesp/minesp.ko
-		# kselftest opens its output a second time; the port can be opened only once.
+		# kselftest opens its output twice; the port can be opened only once.
 		make -s -C /selftests/minesp run_tests ${tests:+TEST_PROGS='$tests'} \\
 			2>&1 < /dev/null | cat > /dev/vport?p1
 		busybox poweroff -f
 	END
 	chmod +x "$host/init"
-	# There is no other hardware than that of these drivers.
+	# The machine needs only the drivers that these patterns keep.
 	(cd "$root" && find . \( -path "$drivers/*" ! -path "$drivers/char*" \
 			! -path "$drivers/crypto*" ! -path "$drivers/net*" ! -path "$drivers/virtio*" \
 			-o -path "./usr/lib/modules/*/kernel/fs/*" -o -path "./usr/lib/modules/*/kernel/sound/*" \
@@ -163,7 +162,7 @@ copy_selftests
 mkdir -p build/foreign
 rm -f build/foreign/ktap-*
 
-# One after the other: a machine alone is slow enough.
+# One after the other, because each machine is slow even alone.
 for architecture in ${architectures:-armhf s390x}; do
 	about "$architecture"
 	make_foreign_root || exit

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# What the scripts in tools/ print of their own tests, and sum up, in KTAP.
+# KTAP for the scripts in tools/: printing their own results, and summing up results
 
-# A line of KTAP. $1: the exit status
+# Prints a line of KTAP. $1: the exit status; $2: the name of the test
 verdict()
 {
 	if [ "$1" = 0 ]; then echo "ok $2"; else echo "not ok $2"; fi
 }
 
-# Runs the command that builds module $2 for $1, and says whether there was a warning.
-# Fails if there was.
+# Builds module $2 for $1 by the command that follows, and prints a verdict. Fails if
+# the command prints a warning or does not make the module.
 build_verdict()
 {
 	local said status
@@ -22,7 +22,7 @@ build_verdict()
 	return $status
 }
 
-# Copies KTAP, and adds how many seconds each program took
+# Copies KTAP, and adds how many seconds each program took.
 timed()
 {
 	local line name=- began=$SECONDS
@@ -39,8 +39,8 @@ timed()
 	done
 }
 
-# A table of what timed() has added to files of KTAP, ktap-RELEASE and
-# ktap-PROGRAM-RELEASE: a line for each program, a column for each release
+# Prints a table of the seconds that timed() has added to the files ktap-RELEASE and
+# ktap-PROGRAM-RELEASE, with a line for each program and a column for each release.
 time_table()
 {
 	awk '
@@ -65,14 +65,14 @@ time_table()
 	' "$@"
 }
 
-# Sums up files of KTAP, DIR/ktap-NAME, where the console of a virtual machine is
-# in DIR/console-NAME; but ktap-build is of no machine. Fails if any test did.
+# Sums up KTAP files DIR/ktap-NAME of virtual machines, with consoles in
+# DIR/console-NAME. ktap-build has no machine. Fails if a test failed or none passed.
 #
-# The tests of a program are in its output, after "# "; one that failed says why in
-# the lines that follow, and they are shown again. A program that failed without
-# saying which test did is one more failure, one that could not be run is one that
-# was skipped, and one that is planned but has not ended (the machine died) is a
-# failure too.
+# The results of a program's tests are in its output, after "# ". The lines after a
+# failed test say why it failed, and are printed again. A program that fails without a
+# failed test counts as one failure. A program without results that does not fail counts
+# as skipped. A program that is planned but has not ended counts as a failure: the
+# machine died.
 summary()
 {
 	awk '

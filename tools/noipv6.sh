@@ -1,14 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# noipv6.sh RELEASE: boots a device whose kernel leaves IPv6 alone (ipv6.disable=1). There
-# minesp loads and unloads without a complaint, and SAs of IPv4 work. Prints KTAP.
+# noipv6.sh RELEASE: boots a small machine with IPv6 disabled (ipv6.disable=1). Tests
+# that minesp loads and unloads without complaints, and that IPv4 SAs work. Prints KTAP.
 
 . "$(dirname "$0")/common.sh"
 
 release=${1:?usage: noipv6.sh RELEASE}
 
-# What the device does
+# The test, which runs in the machine
 in_device()
 {
 	n=0
@@ -19,7 +19,7 @@ in_device()
 
 	no_ipv6() { [ ! -e /proc/net/if_inet6 ]; }
 	quiet() { ! dmesg | grep -E 'esp6|WARNING:|BUG:'; }
-	# On lo, where one SA is for both directions. The policies let nothing pass without it.
+	# On lo, one SA serves both directions. Without it, the policies drop packets.
 	carries()
 	{
 		ip xfrm state flush

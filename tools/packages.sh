@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# make check-packages: tests the Debian packages. Installs them over a copy of the root trixie,
-# where DKMS builds the module for each kernel of it; boots each kernel with systemd, where
-# minesp@a.service has to be up; upgrades, and purges, after which nothing is left.
-# Prints KTAP.
+# make check-packages: tests the Debian packages in a copy of the root trixie. Installs
+# them, builds the module with DKMS for each kernel there, boots each kernel with
+# systemd, and checks that minesp@a.service is up. Then upgrades the packages, purges
+# them, and checks that nothing is left. Prints KTAP.
 
 . "$(dirname "$0")/roots.sh"
 . tools/ktap.sh
@@ -15,14 +15,14 @@ if [ "${1:-}" != copied ]; then
 	tools/setup.sh trixie trixie-backports || die "set-up failed"
 	rm -rf --one-file-system $dir
 	mkdir -p $dir/{upper,work,root}
-	# An older version first
+	# The older version is for the upgrade.
 	for suffix in '~old' ''; do
 		tools/deb.sh $suffix > $dir/log 2>&1 ||
 			{ tail -n 30 $dir/log; die "cannot build the packages"; }
 		mkdir "$dir/debs$suffix"
 		cp build/deb/minesp{,-dkms}_*.deb "$dir/debs$suffix/"
 	done
-	# The copy is there as long as this script is.
+	# The mount of the copy disappears when this script ends.
 	exec unshare --mount --propagation private "$0" copied
 fi
 
@@ -32,7 +32,7 @@ root=$PWD/$dir/root
 end_together
 status=0
 
-# A line of KTAP. $1: the exit status
+# Prints a line of KTAP, and remembers failures. $1: the exit status; $2: the name
 result()
 {
 	verdict "$@"
@@ -46,8 +46,8 @@ apt()
 		{ tail -n 40 $dir/log; return 1; }
 }
 
-# Whether the module of the package is there for all kernels. In a chroot its installation
-# builds for the newest one only; DKMS builds for others when they boot.
+# Checks that DKMS builds the module for all kernels. In a chroot, the installation
+# builds it only for the newest. DKMS builds it for others when they boot.
 built()
 {
 	local release
@@ -58,12 +58,12 @@ built()
 	done
 }
 
-# Whether bash completes each command, for the link a
+# Checks that bash completes each command, with the link a.
 completes()
 {
 	local case
 
-	# A case is what has been typed, and what may follow.
+	# Each case has the words typed, and after a colon the words that bash offers.
 	for case in "'':new up down check show rekey spi key plan --help --version" \
 			"re:rekey" "up '':--no-wait --closed a" "down '':a" "check '':a" \
 			"show '':--json a" "rekey '':--ip --from --retire --force a" \
@@ -79,7 +79,7 @@ completes()
 	done
 }
 
-# What runs in the machine when minesp@a.service is up, or has failed
+# Adds a service that runs when minesp@a.service is up or has failed, and tests that.
 boot_test()
 {
 	cat > $dir/root/etc/systemd/system/boot-test.service <<-END
@@ -111,7 +111,7 @@ boots()
 	grep -q BOOT-TEST-PASSED "$dir/console-$1" || { tail -n 30 "$dir/console-$1"; return 1; }
 }
 
-# All files of the copy that have minesp in their names
+# Prints the files of the copy with minesp in their names, except logs and caches.
 left()
 {
 	find $dir/root -xdev -name '*minesp*' ! -path "$dir/root/minesp" ! -path '*/var/log/*' \

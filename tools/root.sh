@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# root.sh ROOT [COMMAND]: runs a shell command, or a shell, in one of the Debian root file
-# systems in build/roots, which is made if it does not exist: bookworm or trixie. This
-# checkout is /minesp there.
+# root.sh ROOT [COMMAND]: runs a shell command, or an interactive shell, in a Debian
+# root file system in build/roots: bookworm or trixie. Makes it if it does not exist.
+# This checkout is /minesp there.
 
 . "$(dirname "$0")/roots.sh"
 

@@ -8,19 +8,18 @@
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-# The supported kernels, oldest first, by the Debian suite that has them. The suite's
-# newest kernel counts.
+# The supported kernels, oldest first: each is the newest kernel of this Debian suite.
 KERNELS="bookworm trixie trixie-backports"
 
-# What runs in a virtual machine, and what builds the module there
+# Packages for the tests in virtual machines, and packages that build the module
 TEST_PROGRAMS="conntrack ethtool iproute2 iputils-ping keepalived kmod make mount nftables perl
 	procps python3-cryptography python3-scapy systemd tcpdump tshark charon-systemd"
 BUILD_PROGRAMS="busybox-static cpio gcc libc6-dev rsync xz-utils"
 
-# Makes root $1 of Debian suite $2 by mmdebstrap, whose apt checks the archive's signatures.
-# $3 is "-" for a sources.list in standard input, "" for mmdebstrap's own; $4 is what
-# finishes the root, given its folder; further words go to mmdebstrap. The root has its
-# name only when it is complete.
+# Makes root $1 of Debian suite $2 with mmdebstrap, whose apt checks the archive's
+# signatures. $3 is "-" for a sources.list in standard input, or "" for mmdebstrap's
+# own. $4 is the function that finishes the root; its argument is the folder. Further
+# words go to mmdebstrap. The root gets its name only when it is complete.
 bootstrap()
 {
 	local root=build/roots/$1
@@ -36,7 +35,7 @@ bootstrap()
 	mv "$root.new" "$root"
 }
 
-# Root $1 of this host's architecture, named after its suite
+# Makes root $1 for this host's architecture. $1 is also the suite.
 make_root()
 {
 	[ -e "build/roots/$1" ] || bootstrap "$1" "$1" "" finish_root --variant=apt
@@ -52,9 +51,9 @@ finish_root()
 		> "$1/etc/apt/sources.list.d/backports.list"
 }
 
-# Runs a shell command in root $1, which may be an absolute path. This checkout is /minesp
-# there, and the current folder. The mounts are in a namespace of their own, so they end
-# with the last process in it, however that ends.
+# Runs a shell command in root $1, which may be an absolute path. This checkout is
+# /minesp there, and the command starts in it. The mounts are in their own namespace, so
+# they disappear with the last process in it, even if that is killed.
 in_root()
 {
 	local root=$1
@@ -72,11 +71,11 @@ in_root()
 $1"' "$root" "${*:2}"
 }
 
-# Installs Debian packages in root $1, those that are missing. An installation that was
-# interrupted goes on where it was. APT_SUITE names a suite to prefer.
+# Installs those of the named Debian packages that are missing in root $1. Continues an
+# interrupted installation. APT_SUITE names a suite to prefer.
 install_in()
 (
-	# check.sh builds for several purposes at a time.
+	# check.sh runs several builds in parallel, which may use the same root.
 	exec 9> "build/roots/$1.lock"
 	flock 9
 	missing=$(not_installed "build/roots/$1" "${@:2}" | xargs)
@@ -92,8 +91,8 @@ install_in()
 		die "cannot install in build/roots/$1: see above; then try again"
 )
 
-# libreswan's programs in root $1. Its package conflicts with that of strongSwan, so apt
-# installs what it depends on, and the programs come from the unpacked package.
+# Installs libreswan's programs in root $1. Its package conflicts with strongSwan's, so
+# apt installs only the dependencies, and the programs come from the unpacked package.
 install_libreswan()
 {
 	[ -e "build/roots/$1/usr/libexec/ipsec" ] && return
@@ -108,7 +107,7 @@ install_libreswan()
 		die "cannot unpack libreswan in build/roots/$1: see above; then try again"
 }
 
-# Makes the root for the kernels of Debian suite $1, with that kernel
+# Makes the root for the kernel of Debian suite $1, and installs the kernel there.
 install_kernel()
 {
 	local root=${1%-backports} suite='' release
@@ -129,7 +128,7 @@ install_kernel()
 	echo "$release" > "build/roots/$1.release"
 }
 
-# The releases that set-up has found last, such as 6.1.0-9-amd64; or RELEASES
+# Prints RELEASES, or else what the last set-up found, such as 6.1.0-9-amd64.
 releases()
 {
 	local suite
@@ -140,7 +139,7 @@ releases()
 	done
 }
 
-# The root that has the kernel of release $1
+# Prints the name of the root that contains the kernel of release $1.
 root_of()
 {
 	local modules
@@ -152,7 +151,7 @@ root_of()
 	done
 }
 
-# The file to boot of release $1, which is in root $2
+# Prints the path of the kernel of release $1 in root $2.
 kernel_of()
 {
 	local kernel
@@ -163,13 +162,13 @@ kernel_of()
 	die "no kernel $1 in build/roots/$2"
 }
 
-# /dev/kvm may be there without a processor that can do it.
+# /dev/kvm may exist although the processor does not support it.
 have_kvm()
 {
 	grep -qw -e vmx -e svm /proc/cpuinfo && [ -w /dev/kvm ]
 }
 
-# Goes on with this script in root $1, with these packages installed.
+# Installs packages in root $1, and continues this script there.
 enter_root()
 {
 	[ "${MINESP_IN_ROOT:-}" ] && return
@@ -181,7 +180,7 @@ enter_root()
 }
 script_arguments=("$@")
 
-# Copies what modules are made of to a folder, to be built there
+# Copies the source of all modules to a folder, to build them there.
 copy_modules()
 {
 	mkdir -p "$1"
@@ -189,9 +188,9 @@ copy_modules()
 		--include=VERSION --exclude='*' Kbuild VERSION minesp include selftests "$1/"
 }
 
-# Builds the module for a release, those of the tests, and the program, in build/RELEASE;
-# for a kernel of debug-kernel.sh with what measures coverage, and the unit tests. Further
-# words go to make.
+# Builds the module, the modules of the tests and the program for release $1, in
+# build/RELEASE. For a kernel of debug-kernel.sh, also builds the unit tests, and
+# measures coverage. Further words go to make.
 build()
 {
 	local release=$1 dir=${BUILD_DIR:-build}/$1 kernel=/lib/modules/$1/build root words
@@ -203,7 +202,7 @@ build()
 		set -- "$@" GCOV_PROFILE=y MINESP_KUNIT=m
 	fi
 	words="${*:2}"
-	# Touched, so that the compiler warns again; and without 4 MB of debugging
+	# touch makes the compiler warn again. strip removes 4 MB of debugging
 	# information, which would be read whenever the module is loaded.
 	in_root "$root" "$(declare -f copy_modules); copy_modules $dir
 		find $dir/minesp $dir/selftests -name '*.c' -exec touch {} +
@@ -212,13 +211,13 @@ build()
 		make -s tools MINESP=$dir/bin/minesp LDFLAGS=-static"
 }
 
-# Where kselftest is, for make in a root and in a virtual machine
+# The path of kselftest, for make in a root and in a virtual machine
 selftests=build/linux/tools/testing/selftests
 
-# The kernel's source, for the debug kernel, kselftest, checkpatch
+# The package with the kernel's source, for the debug kernel, kselftest and checkpatch
 SOURCE=linux-source-6.12
 
-# Unpacks kselftest's harness and checkpatch
+# Unpacks kselftest's harness and checkpatch.
 kselftest()
 {
 	[ -e build/linux/scripts/kernel-doc ] && return
@@ -231,8 +230,8 @@ kselftest()
 		rm -rf build/linux && mv build/linux.new build/linux"
 }
 
-# Copies the tests beside kselftest, byte-compiled for each root: a slow machine would
-# do that anew for each program.
+# Copies the tests to kselftest's folder, and byte-compiles them for each root.
+# Otherwise a slow virtual machine would do that again for each program.
 copy_selftests()
 {
 	local root
@@ -244,7 +243,7 @@ copy_selftests()
 	done
 }
 
-# Unpacks the kernel's source in build/source. To be called in the root trixie.
+# Unpacks the kernel's source in build/source. The caller must run in the root trixie.
 kernel_source()
 (
 	exec 9> build/source.lock

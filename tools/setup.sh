@@ -1,11 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# setup.sh [SUITE ...]: makes ready what make demo and make check need: a few packages on
-# this host, virtme-ng, and in build/roots a Debian with the kernel of each SUITE
-# (bookworm, trixie, trixie-backports; all if none is named). Everything but the
-# packages goes to build/. What is there already stays as it is; rm -r build/roots lets
-# the next set-up take the newest kernels.
+# setup.sh [SUITE ...]: prepares for make demo and make check. Installs a few packages
+# on this host, virtme-ng in build/venv, and in build/roots a Debian with the kernel of
+# each SUITE (bookworm, trixie, trixie-backports; all by default). Files that exist stay
+# as they are. After rm -r build/roots, the next set-up installs the newest kernels.
 
 . "$(dirname "$0")/roots.sh"
 
@@ -16,7 +15,7 @@ host_packages debian-archive-keyring file:file kmod:modprobe mmdebstrap:mmdebstr
 	mount:mount python3-venv qemu-system-x86:qemu-system-x86_64 util-linux:unshare
 [ "$(id -u)" = 0 ] || die "needs root, to make Debian root file systems"
 
-# It also has to be made anew when the checkout has moved, or Python is another.
+# virtme-ng also stops working when the checkout moves or Python changes.
 if ! cmp -s tools/requirements.txt build/venv/requirements.txt ||
 		! build/venv/bin/vng --version > /dev/null 2>&1; then
 	step "installing virtme-ng in build/venv"

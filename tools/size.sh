@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# size.sh: how big minesp is, beside esp4 and esp6: lines without comments and
-# empty ones, and bytes of code for each supported kernel. After make check.
+# size.sh: prints the size of minesp and of esp4 and esp6: lines without comments and
+# empty lines, and KiB of code for each supported kernel. Run make check first.
 
 . "$(dirname "$0")/roots.sh"
 
@@ -13,7 +13,7 @@ lines()
 	cat "$@" | gcc -fpreprocessed -dD -E -P -x c - 2>/dev/null | grep -vc '^\s*$'
 }
 
-# Of files, compressed or not: .text alone, and with constants, as size(1) has it
+# Prints the size of .text in files, compressed or not, and then with constants.
 code()
 {
 	local dir file

@@ -1,18 +1,18 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# make style: sparse, endianness included, for every supported kernel, and checkpatch
-# --strict and kernel-doc, for C; shellcheck for scripts, see .shellcheckrc; flake8 for
-# Python, see .flake8. Silent when there is nothing to say. Debian 13's sparse does not understand the
-# headers of 7.3 (typeof_unqual), and 7.3's build goes on without it.
+# make style: checks C with sparse (including endianness) for every supported kernel,
+# and with checkpatch --strict and kernel-doc; scripts with shellcheck, see .shellcheckrc; and Python
+# with flake8, see .flake8. Prints only findings. Debian 13's sparse does not understand
+# the headers of 7.3 (typeof_unqual), and 7.3's build continues without it.
 
 . "$(dirname "$0")/roots.sh"
 
 lock_checkout
 tools/setup.sh && kselftest || die "set-up failed"
 status=0
-# The root has no git, which checkpatch asks for where a name is in CamelCase, such as
-# PRIu64; and it leaves a file.
+# For a CamelCase name such as PRIu64, checkpatch runs git, which the root does not
+# have, and leaves a file behind.
 checkpatch()
 {
 	in_root trixie "build/linux/scripts/checkpatch.pl --no-tree --strict -q --terse \
@@ -22,7 +22,7 @@ checkpatch()
 
 for release in $(releases); do
 	install_in "$(root_of "$release")" sparse || exit
-	# Not in build/RELEASE, where a virtual machine may load the module from
+	# Not in build/RELEASE, from which a virtual machine may load the module
 	said=$(BUILD_DIR=build/style build "$release" C=2 CF=-D__CHECK_ENDIAN__ 2>&1) ||
 		{ echo "$said"; status=1; continue; }
 	grep -e warning: -e error: <<< "$said" && status=1
@@ -30,12 +30,12 @@ done
 # MINESP_UNSUPPORTED() uses a string constant more than once.
 checkpatch --ignore MACRO_ARG_REUSE -f minesp/*.c minesp/kunit/*.c selftests/*/*.c \
 	include/minesp.h include/uapi/linux/*.h || status=1
-# A program has neither strscpy() nor __printf(), and its messages are long strings. A
-# line of ip that sscanf() does not know leaves values as they are.
+# User space has neither strscpy() nor __printf(), and the program's messages are long
+# strings. If sscanf() does not match a line of ip, the values must not change.
 checkpatch --ignore STRCPY,PREFER_DEFINED_ATTRIBUTE_MACRO,LONG_LINE_STRING,LONG_LINE,SPLIT_STRING \
 	--ignore NAKED_SSCANF,CAMELCASE,COMPLEX_MACRO,MACRO_ARG_REUSE,EMBEDDED_FUNCTION_NAME,BRACES \
 	--ignore UNNECESSARY_PARENTHESES -f tools/minesp/*.[ch] || status=1
-# The one file that may look at the kernel's version.
+# compat.h is the only file that may look at the kernel's version.
 checkpatch --ignore LINUX_VERSION_CODE,CONSTANT_COMPARISON \
 	-f include/compat.h || status=1
 in_root trixie "perl build/linux/scripts/kernel-doc -none -Wall -Werror minesp/*.c include/*.h" ||

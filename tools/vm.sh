@@ -1,14 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# vm.sh RELEASE [COMMAND]: runs a shell command, or a shell, as root in a virtual machine
-# that boots a kernel of build/roots, with the root file system that contains it. What it
-# changes there is gone afterwards. This checkout is /minesp, which it cannot change but
-# for build/RELEASE. MINESP_KO names the module for that kernel. Ends as the command ends.
+# vm.sh RELEASE [COMMAND]: runs a shell command, or an interactive shell, as root in a
+# virtual machine with kernel RELEASE and the root in build/roots that contains it.
+# Changes to the root are lost. This checkout is /minesp, where only build/RELEASE is
+# writable. MINESP_KO names the module. Exits with the command's status.
 #
-# The console goes to build/console-RELEASE. VM_NAME is a better name for the console's
-# file than RELEASE where several machines run one; VM_QEMU has more options for QEMU;
-# VM_MEMORY is 2G unless set.
+# The console goes to build/console-VM_NAME. VM_NAME is RELEASE by default; set it if
+# several machines run one. VM_QEMU adds options for QEMU. VM_MEMORY is 2G by default.
 
 . "$(dirname "$0")/roots.sh"
 
@@ -18,10 +17,10 @@ root=$PWD/build/roots/$root
 console=build/console-${VM_NAME:-$release}
 mkdir -p "build/$release"
 
-# Emulation works everywhere. In one thread: with one for each CPU, QEMU sometimes runs
-# code that the kernel has just patched (static keys) as it was before, an Oops in int3;
-# and with as many machines as processors it is no faster. But races want two CPUs at
-# work; tools/races.config has neither static keys nor kprobes.
+# Emulate all CPUs in one thread. With a thread for each CPU, QEMU sometimes runs code
+# that the kernel has just patched (static keys) as it was before: an Oops in int3. With
+# as many machines as processors, more threads are not faster. Only races need CPUs that
+# run in parallel, so tools/races.config disables static keys and kprobes.
 accel=--disable-kvm
 options="-accel tcg,thread=single"
 [[ $release = *-races ]] && options="-accel tcg,thread=multi"
@@ -30,7 +29,7 @@ if have_kvm; then
 	options=
 fi
 
-# /usr a second time, cached: starting a program costs half as much then.
+# Mounts /usr a second time, with a cache, which halves the time to start a program.
 virtfs="-virtfs local,path=$root/usr,mount_tag=usr,security_model=none,readonly=on,multidevs=remap"
 prepare="mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose usr /usr
 	mount --bind /mnt /minesp/build/$release
@@ -50,15 +49,15 @@ vm()
 }
 
 # In emulation a kernel sometimes reports a bug while it boots, before minesp is loaded.
-# After the first report KASAN and lockdep are silent, so the machine boots again. A
-# COMMAND must not end with 75, or it is run again as well.
+# After the first report, KASAN and lockdep report nothing more, so the machine boots
+# again. COMMAND must not exit with 75, because the machine would then boot again, too.
 sound="dmesg | grep -qE 'BUG: |WARNING: ' && exit 75"
 [ $# = 0 ] || end_together
 for boot in 1 2 3; do
 	if [ $# = 0 ]; then
 		vm
 	else
-		# QEMU would write over the beginning of a file that we append to.
+		# QEMU would overwrite the beginning of a file opened for appending.
 		vm "$@" < /dev/null | cat &
 		wait $!
 	fi
