@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # make style: checks C with sparse (including endianness) for every supported kernel,
-# and with checkpatch --strict and kernel-doc; scripts with shellcheck, see .shellcheckrc; and Python
-# with flake8, see .flake8. Prints only findings. Debian 13's sparse does not understand
-# the headers of 7.3 (typeof_unqual), and 7.3's build continues without it.
+# with checkpatch --strict and with kernel-doc; scripts with shellcheck, see
+# .shellcheckrc; and Python with flake8, see .flake8. Prints only findings. Debian 13's
+# sparse does not understand the headers of 7.3 (typeof_unqual), and 7.3's build
+# continues without it.
 
 . "$(dirname "$0")/roots.sh"
 
