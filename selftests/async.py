@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Crypto that completes later, in our module async_aead and in the kernel's pcrypt: the
-same traffic, the same malformed packets; a cipher that is congested; and what goes away
-while packets are in crypto."""
+"""Crypto that completes later, by our module async_aead and by the kernel's pcrypt: the
+same traffic and malformed packets as in other tests, a congested cipher, and SAs and
+namespaces that are deleted while packets are in crypto."""
 import contextlib
 import functools
 import pathlib
@@ -11,9 +11,9 @@ import lib
 from lib import crypto, inbound, kmod, scapy_peer, share, traffic
 
 SIZES = [*range(1, 17), *range(1440, 1480), 4000, 65000]
-LIMIT, MORE = 10, 7     # packets that a cipher has room for, and that it has not
+LIMIT, MORE = 10, 7     # packets that the cipher has room for, and packets beyond that
 
-# When the callback comes
+# Ciphers, which differ in when the callback comes
 WAYS = {"async_aead": crypto.async_aead,
         "async_aead, early": functools.partial(crypto.async_aead, early=1),
         "pcrypt": crypto.pcrypt}
@@ -32,7 +32,7 @@ def talk(way, *mode, name=crypto.GCM, **more):
 
 
 def at_once():
-    """A cipher that may complete later, but does not."""
+    """An asynchronous cipher completes at once."""
     with crypto.async_aead(sync=1) as cipher:
         before = cipher.completed()
         traffic.talk("minimal", "transport", 4, 4, SIZES)
@@ -41,7 +41,7 @@ def at_once():
 
 
 def congested_output():
-    """Packets that the cipher has no room for are dropped, and counted."""
+    """Packets for which the cipher has no room are dropped and counted."""
     with (crypto.async_aead() as cipher, lib.hosts() as (a, b),
           contextlib.ExitStack() as stack):
         for h in (a, b):
@@ -78,7 +78,7 @@ def congested_input():
 
 
 def replay():
-    """A packet twice, the first one not yet being in the replay window."""
+    """A packet is received twice before the replay window has its SN."""
     with crypto.async_aead() as cipher, scapy_peer.peer() as p:
         nh, payload = p.datagram(b"x")
         esp = p.esp(payload, nh)
@@ -94,7 +94,8 @@ def replay():
 
 
 def sas_go():
-    """SAs are deleted while packets are in crypto. These hold SAs and module."""
+    """SAs are deleted while packets are in crypto. The packets hold the SAs and the
+    module."""
     with crypto.async_aead() as cipher, scapy_peer.peer() as p:
         cipher.set(hold=1)
         p.app.send(b"out")
@@ -106,22 +107,22 @@ def sas_go():
         assert kmod.loaded("minesp"), "minesp went away"
         lib.equal(cipher.users(), 2, "SAs with the cipher")
         cipher.set(hold=0)
-        p.close()       # the socket, and what it has received, would hold them, too
+        p.close()       # its socket and received packets would also hold them
         kmod.released()
 
 
 def exits(host):
-    """Deletes a namespace, and waits until minesp waits for packets there."""
+    """Deletes a namespace, and waits until minesp waits for packets in it."""
     def waits():
         for path in pathlib.Path("/proc").glob("[0-9]*/stack"):
             try:
                 if "minesp_net_exit" in path.read_text():
                     return True
-            except OSError:     # it has ended
+            except OSError:     # the task has ended
                 pass
         return False
 
-    # That of kthreadd. ARM shows none of other tasks.
+    # The stack of kthreadd. ARM does not show the stacks of other tasks.
     stack = pathlib.Path("/proc/2/stack")
     if not stack.exists() or not stack.read_text():
         raise lib.Skip("a kernel that does not show where a task waits")
@@ -130,14 +131,14 @@ def exits(host):
 
 
 def namespace_goes_output():
-    """A namespace is deleted while it encrypts what no socket of its own has sent: the
-    answer to a ping."""
+    """A namespace is deleted while it encrypts the answer to a ping, which no socket in
+    the namespace has sent."""
     with crypto.async_aead() as cipher, scapy_peer.peer() as p:
         # The ping comes in the clear.
         p.a.ip("xfrm policy flush\n"
                f"xfrm policy add src {p.a.address(4)} dst {p.b.address(4)} dir out "
                "tmpl proto esp reqid 1 mode transport")
-        p.close()       # the socket would hold it
+        p.close()       # the socket would hold the namespace
         cipher.set(hold=1)
         ping = p.ip(4, "outer") / scapy_peer.ICMP()
         with p.b.wire() as wire:
@@ -149,15 +150,15 @@ def namespace_goes_output():
 
 
 def namespace_goes_input():
-    """A namespace is deleted while it decrypts what came by a device that has been
-    moved."""
+    """A namespace is deleted while it decrypts a packet whose device has left the
+    namespace."""
     with crypto.async_aead() as cipher, scapy_peer.peer() as p:
         nh, payload = p.datagram(b"x")
         cipher.set(hold=1)
         p.send(p.frame(p.esp(payload, nh)))
         cipher.holds(1)
         p.a.ip(f"link set veth0 netns {p.b.ns} name moved")
-        p.close()       # the socket would hold it
+        p.close()       # the socket would hold the namespace
         exits(p.a)
         cipher.set(hold=0)
         kmod.released()

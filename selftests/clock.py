@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""SNs from the clock: where they stand, how far they run ahead, and that none
-repeats, whatever is deleted, added again, unloaded or set. That none repeats
-when the power fails is the business of tools/crash.py."""
+"""SNs from the clock follow the clock, run ahead of it only so far, and never repeat,
+whatever is deleted, added again, unloaded or set. tools/crash.py tests that SNs do not
+repeat after a power failure."""
 import contextlib
 import errno
 import itertools
@@ -31,7 +31,7 @@ def now():
 
 
 class Sender(scapy_peer.Peer):
-    """Host a sends with SNs from the clock; b records them."""
+    """Host a sends with SNs from the clock. Host b records the SNs."""
 
     def __init__(self, a, b, tick_us, epoch, ahead, words=CLOCK, **more):
         a.settings(sn_tick_us=tick_us, sn_epoch=int(epoch), sn_ahead=ahead,
@@ -45,7 +45,7 @@ class Sender(scapy_peer.Peer):
         return int((seconds - self.epoch) / self.tick)
 
     def send(self, data=b"x"):
-        """Whether it was sent, or refused for being too fast."""
+        """Returns whether the packet was sent. False: refused with EBUSY."""
         try:
             self.app.send(data)
             return True
@@ -77,19 +77,19 @@ def different(found):
 
 
 def follows():
-    """A packet now and then: the SN is the tick, the IV is the SN."""
+    """At a low rate, the SN is the tick and the IV is the SN."""
     with sender(1000, 1000) as p:
         before = p.ticks(now())
         for i in range(20):
             begin = p.ticks(now())
-            # Room in the bucket, which is empty at first, and a new tick.
+            # Wait for a new tick and a token. The bucket is empty at first.
             lib.wait_for("a tick", lambda: p.ticks(now()) > max(
                 begin, before + 1000 * (not i)))
             early = p.ticks(now())
             assert p.send()
             late = p.ticks(now())
             (sn, iv, _), = p.recorded()
-            # The first is above all that might have been sent before.
+            # The first SN is above all SNs that might have been sent before.
             assert early <= sn <= late + (not i) * 1000, (early, sn, late)
             lib.equal(iv, sn, "IV")
             lib.equal(p.oseq(), sn, "oseq")
@@ -104,7 +104,8 @@ def follows():
 
 
 def bucket():
-    """One packet a tick, bursts of sn_ahead; empty when the module is loaded."""
+    """Average rate of one packet a tick, with bursts of sn_ahead packets. The bucket is
+    empty when the module is loaded."""
     kmod.unload()
     made = now()
     kmod.load()
@@ -124,7 +125,7 @@ def bucket():
                 most, last = max(most, sn - late), sn
                 burst = now() - ready > 3
             else:
-                # Refused only when it would have been too far ahead.
+                # Packets are refused only if the SN would be too far ahead.
                 assert not last or last + 1 > early + p.ahead, (last, early)
                 lib.equal(p.oseq(), last, "oseq")
                 if not sent or burst:
@@ -132,16 +133,16 @@ def bucket():
                     # The bucket fills while nothing is sent.
                     was = now()
                     lib.wait_for("a tick", lambda: now() > was + 0.3)
-        # What was refused did not wear the SA out.
+        # Refused packets do not count against the SA's limits.
         lib.equal(p.a.carried(lib.SPI["b"])[1], sent, "ip -s xfrm state")
-        # A token a tick, none at first.
+        # One token a tick, and none when the module is loaded
         assert sent <= p.ticks(now()) - p.ticks(made) + 1, sent
         assert set(p.a.errors()) == {"OutAhead", "XfrmOutStateProtoError"}, \
             p.a.errors()
 
 
 def senders():
-    """Many at once: unique, and in order for each of them."""
+    """With several senders at once, SNs are unique, and in order for each sender."""
     with sender(1000, 100) as p:
         threads, each = 4, 150
 
@@ -172,7 +173,7 @@ def senders():
 
 
 def burst(p, most=60):
-    """Until the bucket is empty, or most packets."""
+    """Sends until the bucket is empty, but no more than most packets."""
     sent = 0
     while sent < most and p.send():
         sent += 1
@@ -180,13 +181,13 @@ def burst(p, most=60):
 
 
 def tokens(seconds):
-    """Lets the bucket fill for so long."""
+    """Lets the bucket fill for this time."""
     end = now() + seconds
     lib.wait_for("tokens", lambda: now() > end)
 
 
 def added_again():
-    """Deleted and added again, while it runs ahead of the clock."""
+    """An SA is deleted and added again while its SNs are ahead of the clock."""
     with sender(20000, 50) as p:
         found = []
         for _ in range(12):
@@ -196,7 +197,7 @@ def added_again():
         assert len(found) > 24, len(found)
         seqno.increasing([f[0] for f in found])
         different(found)
-    # Within a tick, with an SN that did not run ahead.
+    # Within one tick, with SNs that are not ahead
     with sender(1000000, 5) as p:
         tokens(7)
         found = []
@@ -205,7 +206,7 @@ def added_again():
             found += p.recorded()
             p.again()
         seqno.increasing([f[0] for f in found])
-        # A counter starts again, and only its salt keeps IVs apart.
+        # A counter restarts at 1. Only the salt of the SA makes its IVs unique.
         p.a.settings(sn_mode=0)
         found = []
         for _ in range(3):
@@ -216,8 +217,8 @@ def added_again():
 
 
 def elsewhere():
-    """A key moves from one namespace to another, and back; then both are
-    deleted, and others get it."""
+    """A key moves from one namespace to another, and back. Then new namespaces use the
+    key."""
     epoch, found = now() - 1000, []
     for _ in range(2):
         with lib.hosts() as hosts:
@@ -233,7 +234,7 @@ def elsewhere():
 
 
 def reloaded():
-    """The module is unloaded and loaded again at once, while SNs are ahead."""
+    """The module is unloaded and loaded again at once while SNs are ahead of the clock."""
     epoch = now() - 1000
     with lib.hosts() as (a, b):
         found = []
@@ -252,7 +253,8 @@ def reloaded():
 
 @contextlib.contextmanager
 def clock_restored():
-    """The clock may be set; afterwards it is right, and minesp knows no other."""
+    """Lets the block set the clock. Restores it, and reloads minesp, which remembers the
+    latest time."""
     offset = now() - time.clock_gettime(time.CLOCK_BOOTTIME)
     try:
         yield
@@ -264,7 +266,7 @@ def clock_restored():
 
 
 def clock_set():
-    """SNs follow the clock forward, but not back; that is reported once."""
+    """SNs follow the clock forward, but not back. Each step back is counted once."""
     with clock_restored(), sender(1000, 100) as p:
         def one():
             lib.wait_for("a token", p.send)
@@ -279,7 +281,7 @@ def clock_set():
             time.clock_settime(time.CLOCK_REALTIME, now() - 600)
             sns += [one() for _ in range(3)]
         seqno.increasing(sns)
-        # It goes on, and does not wait for the clock to come back.
+        # SNs go on, and do not wait for the clock to catch up.
         assert sns[-1] - sns[1] < 20000, sns
         lib.equal(p.a.stats()["ClockSetBack"], 2, "ClockSetBack")
         time.clock_settime(time.CLOCK_REALTIME, now() + 1200)
@@ -290,7 +292,7 @@ def clock_set():
 
 @contextlib.contextmanager
 def monitor(host):
-    """Yields a function: the events of SAs that expire, "soft" and "hard"."""
+    """Yields a function that returns the expire events so far, "soft" and "hard"."""
     with subprocess.Popen(
             ["ip", "-n", host.ns, "xfrm", "monitor", "expire"],
             stdout=subprocess.PIPE) as proc:
@@ -315,7 +317,7 @@ def monitor(host):
 
 
 def epoch_that_ends(seconds, tick):
-    """The epoch that leaves a new SA so many seconds of SNs, or one more."""
+    """Returns an epoch that leaves a new SA SNs for this many seconds, or one more."""
     return int(now() + seconds + 1 - LAST * tick)
 
 
@@ -334,7 +336,7 @@ def idle_end():
 
 
 def busy_end():
-    """No SN after the last; the SA that sends hears of it, too."""
+    """An SA sends nothing after its last SN, and expires."""
     with lib.hosts() as (a, b), monitor(a) as events:
         tick = 0.01
         p = Sender(a, b, 10000, epoch_that_ends(12, tick), 500)
@@ -383,7 +385,7 @@ def refused():
             said = add(words)
             assert message in said, f"{words}: {said!r}, not {message!r}"
             lib.equal(lib.sh(f"ip -n {a.ns} xfrm state"), "", "SAs")
-        # What helps, does. A change of what belongs to the key is noticed.
+        # With the right settings SAs are taken. minesp warns if the tick changes.
         a.settings(enabled=1)
         lib.equal(add(f"flag esn replay-window 32 {CLOCK}"), "", "ESN")
         a.ip("xfrm state flush")
@@ -407,7 +409,7 @@ def refused():
 
 
 def chosen():
-    """By extra-flag, by the namespace, and who wins."""
+    """extra-flag or the namespace choose clock or counter. extra-flag wins."""
     with sender(1000, 1000, words="") as p:
         for mode, words, clock in ((0, "", False), (1, "", True),
                                    (0, CLOCK, True),

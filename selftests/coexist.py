@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""minesp stands beside esp4 and esp6: SAs of both kinds, before, while and
-after minesp is there, whatever is loaded and unloaded in whatever order."""
+"""minesp works beside esp4 and esp6: SAs of both kinds, before, while and after
+minesp is loaded, with modules loaded and unloaded in any order."""
 import contextlib
 import errno
 import pathlib
@@ -33,7 +33,7 @@ def talk(a, b, family):
 
 
 def is_minimal(host, family):
-    """Which kind of SA carries a packet?"""
+    """Returns whether a minimal SA carries a packet."""
     before = host.stats()["OutPackets"] if kmod.loaded("minesp") else 0
     with host.socket(lib.family_of(host.address(family)),
                      socket.SOCK_DGRAM) as sock:
@@ -44,7 +44,7 @@ def is_minimal(host, family):
 
 @contextlib.contextmanager
 def written(path, value):
-    """A setting of the kernel's."""
+    """Changes a setting of the kernel during the block."""
     was = path.read_text()
     path.write_text(f"{value}\n")
     try:
@@ -54,7 +54,7 @@ def written(path, value):
 
 
 def before_and_after():
-    """A stock SA from before minesp is there outlives it, unharmed."""
+    """A stock SA that is older than minesp works while and after minesp is loaded."""
     with kmod.restored(), contextlib.ExitStack() as stack:
         kmod.unload()
         a, b = stack.enter_context(lib.hosts())
@@ -67,7 +67,7 @@ def before_and_after():
                 lib.equal(is_minimal(a, family), False, "minimal")
                 talk(a, b, family)
                 lib.sh("rmmod minesp")
-                # One that is added now is stock as well.
+                # An SA that is added now is stock, too.
                 for h in (a, b):
                     h.sas("transport", family, family)
                 talk(a, b, family)
@@ -93,7 +93,7 @@ def migrated_from_before():
 
 
 def both_kinds():
-    """In one namespace, one address pair, at once."""
+    """Both kinds in one namespace, between the same addresses, at the same time"""
     with lib.hosts() as (a, b):
         kinds = {(4, 80): lib.XFLAG_MINIMAL, (4, 81): lib.XFLAG_STOCK,
                  (6, 80): lib.XFLAG_STOCK, (6, 81): lib.XFLAG_MINIMAL}
@@ -130,7 +130,7 @@ def both_kinds():
 
 
 def udp_encapsulated():
-    """Stock SAs in UDP go on."""
+    """Stock SAs with UDP encapsulation still work."""
     with lib.hosts() as (a, b), nat.ike(a), nat.ike(b):
         for h in (a, b):
             h.sas("tunnel", 4, 4, f"{lib.XFLAG_STOCK} {nat.WORDS}")
@@ -139,8 +139,8 @@ def udp_encapsulated():
 
 
 def second_copy():
-    """The same module by another name finds its places taken, and leaves."""
-    # Not in paths, by which coverage is counted.
+    """A second copy by another name is refused. The first copy still works."""
+    # Keep the paths, because coverage is counted by path.
     image = re.sub(b"minesp(?!/)", b"minesq", kmod.image())
     try:
         kmod.insert(image)
@@ -157,7 +157,8 @@ def second_copy():
 
 
 def unload_refused():
-    """While minimal SAs exist, and while minesp needs esp4 and esp6."""
+    """minesp is in use while minimal SAs exist. esp4 and esp6 are in use while minesp
+    needs them."""
     with kmod.restored():
         with lib.hosts() as (a, b):
             a.sas("transport", 4, 4)
@@ -168,7 +169,7 @@ def unload_refused():
             a.ip("xfrm state flush")
             kmod.unload()
             lib.equal(kmod.loaded("minesp"), False, "minesp loaded")
-            # A stock SA holds esp4, and not minesp.
+            # A stock SA holds esp4, but not minesp.
             kmod.load()
             a.sas("transport", 4, 4, lib.XFLAG_STOCK)
             lib.sh("rmmod minesp")
@@ -179,7 +180,7 @@ def unload_refused():
 
 
 def any_order(seed):
-    """Modules come and go at random; after each step whatever is there works."""
+    """Modules are loaded and unloaded at random. Traffic works every few steps."""
     rand = random.Random(seed)
     modules = ("esp4", "esp6", *kmod.OFFLOADS, "xfrm_interface", "minesp", "minesp")
     with kmod.restored(), lib.hosts() as (a, b):
@@ -205,7 +206,7 @@ def any_order(seed):
 
 
 def padded_frames():
-    """Dummies of all lengths that do not fill a frame of Ethernet."""
+    """Dummies that are shorter than the smallest Ethernet frame"""
     suite = suites.Authenc("ecb(cipher_null)", 0, "xcbc(aes)")
     with scapy_peer.suite_peer("transport", 4, 4, suite) as p:
         before = p.counters()
@@ -216,14 +217,14 @@ def padded_frames():
 
 
 def not_by_gro(family):
-    """GRO looks into tunnels, whose headers are no part of what the ICV covers, and at
-    packets that are not for this host, such as those it has sent. And the mark of an SA
-    is set after its look-up."""
+    """GRO looks into tunnels, whose headers the ICV does not cover. It also looks at
+    packets that are not for this host, such as those that it has sent. The output-mark
+    of an SA is set after its lookup."""
     with scapy_peer.meet(scapy_peer.Peer, "transport", family, family,
                          words="mark 0 mask 0xff output-mark 1 mask 0xff") as p:
         p.app.send(b"away")
         away = p.capture()
-        # Where esp6_offload looks for an extension header before ESP, it finds one.
+        # To esp6_offload, the source address looks like an extension header before ESP.
         header = p.ip(4, "outer", proto=50) if family == 4 else scapy_peer.IPv6(
             src="3200::1", dst=p.a.address(6), nh=50)
         nh, payload = p.datagram(b"inside")
@@ -234,7 +235,7 @@ def not_by_gro(family):
 
 
 def offload_loaded(peer, mode, inner, outer):
-    """esp4_offload and esp6_offload would like to take our SAs for theirs: in
+    """esp4_offload and esp6_offload must not take minimal SAs for their own: in
     software when sending, in GRO when receiving."""
     with kmod.restored(), lib.gro():
         lib.sh(f"modprobe -a {' '.join(kmod.OFFLOADS)}")
@@ -248,8 +249,8 @@ def offload_loaded(peer, mode, inner, outer):
 
 
 def migrated():
-    """An SA that migrates stays of its kind, whatever the settings are by
-    then; where minimal ESP cannot follow, it stays where it is."""
+    """An SA that migrates keeps its kind, whatever the settings are then. An SA that
+    minimal ESP cannot migrate stays where it is."""
     with lib.hosts() as (a, b):
         selector = a.address(4, "inner"), b.address(4, "inner")
         old = a.address(4), b.address(4)
@@ -274,7 +275,7 @@ def migrated():
 
 
 def migration_and_nat():
-    """An SA gets behind a NAT, and away from it."""
+    """An SA migrates behind a NAT, and away from it."""
     with lib.hosts() as (a, b):
         selector = a.address(4, "inner"), b.address(4, "inner")
         places = [(a.address(4), f"192.0.2.{n}") for n in (2, 98, 99)]
@@ -289,14 +290,14 @@ def migration_and_nat():
                 assert places[n + 1][1] in said, said
                 seen[flag].append("encap type espinudp sport 4500 dport 4500" in said)
             lib.equal(len(a.listed()), 2 if flag == lib.XFLAG_MINIMAL else 0, "minimal SAs")
-        # What the last one does differs by kernel.
+        # The result of the last migration differs between kernels.
         lib.equal(seen[lib.XFLAG_MINIMAL], seen[lib.XFLAG_STOCK], "encapsulation")
         assert seen[lib.XFLAG_MINIMAL][0], "no encapsulation"
 
 
 def while_it_goes(module):
-    """Who loads minesp while esp4 or esp6 is being unloaded hears that it is busy,
-    and nothing has changed."""
+    """Loading minesp while esp4 or esp6 is being unloaded fails with EBUSY, and changes
+    nothing."""
     if not RCU.is_dir():
         raise lib.Skip("RCU cannot be made slow")
     image = kmod.image()
@@ -306,7 +307,7 @@ def while_it_goes(module):
         kmod.unload()
         lib.sh("modprobe -a esp4 esp6")
         going = process.start(lib.sh, f"rmmod {module}")
-        with contextlib.suppress(OSError):      # it is gone
+        with contextlib.suppress(OSError):      # the module is gone
             lib.wait_for("it goes", lambda: state.read_text() == "going\n")
         try:
             kmod.insert(image)
@@ -316,7 +317,7 @@ def while_it_goes(module):
         finally:
             process.join([going])
 
-    # It goes for as long as RCU's grace period takes: up to a second then.
+    # Unloading takes an RCU grace period, which these settings extend to up to a second.
     with (kmod.restored(), written(MODPROBE, ""),
           written(RCU / "jiffies_till_first_fqs", 1000),
           written(RCU / "jiffies_till_next_fqs", 1000)):
@@ -324,9 +325,9 @@ def while_it_goes(module):
 
 
 def alone():
-    """Without esp4 and esp6 minesp receives by itself."""
+    """Without esp4 and esp6, minesp receives ESP itself."""
     with kmod.restored():
-        # What else is wanted is there first, then nothing is loaded on demand.
+        # This loads the other modules, because later nothing is loaded on demand.
         traffic.talk("minimal", "transport", 4, 4, [1])
         kmod.unload()
         with written(MODPROBE, "/bin/false"):
@@ -335,7 +336,7 @@ def alone():
             kmod.load()
             for mode in (("transport", 4, 4), ("tunnel", 4, 6)):
                 traffic.talk("minimal", *mode, SIZES)
-                # ICMP about our packets comes to our error handlers.
+                # minesp's error handlers get ICMP errors about its packets.
                 pmtu.found(*mode, "")
             with lib.hosts() as (a, _):
                 said = a.ip("xfrm state add src 192.0.2.1 dst 192.0.2.2 proto "

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""What a packet meets after minesp has taken it out of ESP: netfilter, taps, tc, devices
-below and above. The same as with stock SAs, which each case tries as well; and whose
-memory minesp writes to."""
+"""The path of a packet after minesp has decrypted it: netfilter, taps, tc, devices below
+and above. Most cases compare this path with that of stock SAs. Other cases check that
+minesp does not write to memory that packets share with files and processes."""
 import collections
 import contextlib
 import itertools
@@ -28,7 +28,7 @@ PACKETS = 6
 KINDS = {"minimal": lib.XFLAG_MINIMAL, "stock": lib.XFLAG_STOCK}
 SO_NO_CHECK, UDP_NO_CHECK6_TX = 11, 101     # Python does not have them
 
-# What the rules of Watch count, in each of two hooks
+# Rules that count for Watch, in each of two hooks
 COUNTED = {
     "esp": "meta l4proto esp",
     "udp": "meta l4proto udp",
@@ -44,8 +44,8 @@ COUNTED = {
 
 
 class Watch:
-    """Counts what host b sees: rules of nftables, of tc at the ingress of veth0, and a
-    sockets of packets on devices."""
+    """Counts what host b sees, by rules of nftables, filters of tc at the ingress of
+    veth0, and packet sockets on devices."""
 
     def __init__(self, b):
         self.b = b
@@ -79,7 +79,7 @@ class Watch:
         self.listen("veth0")
         self.total = collections.Counter()
         self.clean = True   # nothing has been counted since moved()
-        self.tc = False     # count in tc, too: one more program to start
+        self.tc = False     # count in tc, too; this starts one more program
 
     def close(self):
         for tap in self.taps:
@@ -94,7 +94,7 @@ class Watch:
 
     @contextlib.contextmanager
     def rule(self, chain, rule):
-        """Has one more rule, in one of the empty chains."""
+        """Adds a rule to one of the empty chains during the block."""
         self.b.sh(f"nft add rule inet watch {chain} {rule}")
         try:
             yield
@@ -126,7 +126,7 @@ class Watch:
                         yield f"tap {device} {proto}", 1
 
     def moved(self):
-        """What has been counted since the last call, without what is 0."""
+        """Returns what has been counted since the last call, without zeros."""
         taps = collections.Counter(name for name, _ in self._taps())
         total = collections.Counter(dict([*self._nft(), *(self._tc() if self.tc else ())]))
         moved = total - self.total
@@ -143,7 +143,7 @@ def receiver(b, address, device=None, port=PORT):
 
 
 def receive(a, b, sink, n):
-    """The next datagrams, in order. The first one of an SA may be late."""
+    """Returns the next n datagrams, sorted, because the first one of an SA may be late."""
     came = []
     try:
         for _ in range(n):
@@ -155,7 +155,7 @@ def receive(a, b, sink, n):
 
 
 def send(a, b, inner, kind, sink, sends=PACKETS):
-    """Sends datagrams from a, which have to come out of a socket."""
+    """Sends datagrams from a, and checks that they arrive at the socket sink."""
     with a.socket(sink.family, socket.SOCK_DGRAM) as source:
         source.bind((a.address(inner, kind), 0))
         for n in range(sends):
@@ -165,8 +165,9 @@ def send(a, b, inner, kind, sink, sends=PACKETS):
 
 
 def alike(a, b, watch, sink, mode, inner, outer, sas=None):
-    """Sends to minimal SAs of b, and then to stock ones: what b sees of it has to be the
-    same. Returns it. sas: sets up those of b, with a flag, in place of Host.sas()."""
+    """Sends to minimal SAs of b, then to stock SAs, and checks that b sees the same.
+    Returns what b sees. sas: a function that sets up the SAs of b with a flag, in place
+    of Host.sas()."""
     kind = "inner" if mode == "tunnel" else "outer"
     seen = {}
     a.sas(mode, inner, outer)
@@ -200,13 +201,13 @@ def watched():
 
 @lib.fixture
 def common():
-    """Two hosts, and a Watch, for the cases that do not change them."""
+    """Two hosts and a Watch, for the cases that do not change them"""
     with watched() as (a, b, watch):
         yield a, b, watch
 
 
 def fresh():
-    """The common hosts, without SAs."""
+    """Returns the common hosts and their Watch, without SAs."""
     a, b, watch = common()
     watch.clean = False
     for h in (a, b):
@@ -215,8 +216,8 @@ def fresh():
 
 
 def seen(gro):
-    """Rules of netfilter, of tc, and taps: in transport mode the plaintext meets
-    PREROUTING and INPUT, and neither tc nor a tap."""
+    """In transport mode the plaintext passes PREROUTING and INPUT of netfilter, but
+    neither tc nor taps. In tunnel mode it passes all of them."""
     with contextlib.ExitStack() as stack:
         if gro:
             stack.enter_context(lib.gro())
@@ -273,7 +274,7 @@ def put_on(kind, a, b):
                 addr del {h.address(4, 'inner')}/32 dev lo
                 addr add {h.address(4, 'inner')}/32 dev dev0
             """)
-        # For tunnel mode; the default would be GRO.
+        # For tunnel mode. GRO is on by default.
         h.sh("ethtool -K dev0 gro off")
     if kind == "VLAN":
         a.ip(f"""
@@ -291,11 +292,12 @@ def put_on(kind, a, b):
 
 
 def device(kind):
-    """ESP for an address on a device above veth0."""
+    """ESP for an address on a device above veth0"""
     with watched() as (a, b, watch):
         put_on(kind, a, b)
         watch.listen("dev0")
-        # What takes a link down leaves an error in its sockets: read that, too.
+        # put_on() may take a link down, which leaves an error in its packet sockets:
+        # read the error, too.
         watch.clean = False
         for mode, inner, outer in (("transport", 4, 4), ("transport", 6, 6),
                                    ("tunnel", 4, 4))[kind != "VRF":]:
@@ -308,7 +310,7 @@ def device(kind):
 
 
 def interface(kind, mode, family):
-    """What belongs to an XFRM interface, or to VTI, comes out of it."""
+    """Packets of an XFRM interface, or of VTI, arrive on that interface."""
     words = "mark 7" if kind == "vti" else "if_id 7"
     a, b, watch = fresh()
     with contextlib.ExitStack() as stack:
@@ -341,7 +343,7 @@ def interface(kind, mode, family):
 
 @lib.fixture
 def beyond():
-    """A third host, which b forwards to."""
+    """A third host, to which b forwards"""
     _, b, _ = common()
     with lib.namespaces("r") as [r]:
         b.sysctl("net.ipv4.ip_forward", 1)
@@ -358,7 +360,7 @@ def beyond():
 
 
 def dnat(family, where):
-    """DNAT of what was in ESP: its new address is on this host, or beyond it."""
+    """DNAT of decrypted packets, to an address of this host or of another host"""
     a, b, watch = common()
     r, addresses = beyond()
     host, to = (r, addresses[family])
@@ -372,7 +374,7 @@ def dnat(family, where):
 
 
 def port_unreachable(family):
-    """The ICMP error for what was in ESP comes back, in ESP as well."""
+    """The ICMP error for a decrypted packet returns in ESP."""
     a, b, watch = fresh()
     before = a.errors(), b.errors()
     moved = {}
@@ -396,10 +398,10 @@ def port_unreachable(family):
 
 
 def in_order():
-    """A new SA begins in the middle of a burst: no packet overtakes another."""
+    """In the first burst of a new SA, no packet overtakes another."""
     wrong = []
     with lib.hosts() as (a, b):
-        # What is sent within a third of a second arrives at once.
+        # Packets that are sent within 300 ms arrive at once.
         a.sh("tc qdisc add dev veth0 root netem slot 300ms 300ms")
         for (mode, inner, outer), name in itertools.product(lib.MODES[:4], KINDS):
             kind = "inner" if mode == "tunnel" else "outer"
@@ -415,7 +417,7 @@ def in_order():
     assert not wrong, "\n".join(wrong)
 
 
-# Packets that are made here rather than by a peer's kernel
+# Packets that this program makes itself
 
 def checksum(data):
     total = sum(struct.unpack(f">{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
@@ -425,7 +427,7 @@ def checksum(data):
 
 
 def udp(a, family, data, sport=PORT, dport=PORT, kind="outer", check=True):
-    """A UDP datagram from a to b."""
+    """Returns a UDP datagram from a to b."""
     head = struct.pack(">HHHH", sport, dport, 8 + len(data), 0)
     if not check:
         return head + data
@@ -436,7 +438,7 @@ def udp(a, family, data, sport=PORT, dport=PORT, kind="outer", check=True):
 
 
 def ip(a, family, proto, data, kind="outer"):
-    """An IP packet from a to b."""
+    """Returns an IP packet from a to b."""
     src, dst = (socket.inet_pton(lib.family_of(x), x) for x in (
         a.address(family, kind), lib.ADDRESSES[kind, family]["b"]))
     if family == 6:
@@ -446,7 +448,7 @@ def ip(a, family, proto, data, kind="outer"):
 
 
 def esp(spi, seq, payload, proto):
-    """ESP around a payload: its header, and the rest."""
+    """Returns ESP around a payload: the header, and the rest."""
     key = bytes.fromhex(lib.KEYS[128][2:])
     head, iv = struct.pack(">II", spi, seq), random.randbytes(8)
     pad = -(len(payload) + 2) % 4
@@ -467,8 +469,8 @@ def inbound_sa(b, family, spi, flag, mode="transport", more=""):
 
 
 def many_times_in_udp():
-    """ESP in UDP in ESP in UDP in ESP ...: as deep as xfrm takes it, and deeper. The
-    outermost SA is minimal; the others are stock, since minimal ones have no UDP."""
+    """ESP in UDP in ESP, and so on: as deep as xfrm accepts, and deeper. The outermost
+    SA is minimal or stock. The other SAs are stock."""
     moved = {}
     a, b, watch = fresh()
     watch.moved()
@@ -498,7 +500,7 @@ def many_times_in_udp():
 
 
 def in_tunnel(mode):
-    """ESP in tunnel mode, and ESP for this host in it."""
+    """ESP for this host inside ESP in tunnel mode"""
     apps = {h: lib.ADDRESSES["inner", 4][h] for h in "ab"}
     with lib.hosts() as (a, b):
         if mode == "tunnel":
@@ -519,7 +521,7 @@ def in_tunnel(mode):
                     f"{how[n]} replay-window 1024 {lib.SUITE} {flag}" for n in (0, 1)),
                     f"xfrm policy add src {apps['a']} dst {apps['b']} dir {way} "
                     f"priority 2 {tmpl}"]))
-            # XFRM interfaces, whose module may be loaded, ask for it.
+            # XFRM interfaces need this policy. Their module may be loaded.
             b.ip(f"xfrm policy add src {src[0]} dst {dst[0]} proto esp dir in priority 1 "
                  f"tmpl src {src[1]} dst {dst[1]} proto esp {how[1]}")
             before = b.stats()["InPackets"]
@@ -539,8 +541,8 @@ def in_tunnel(mode):
 
 @contextlib.contextmanager
 def queued(family):
-    """A queue of what was in ESP; everything that comes after it begins with a direct
-    SA. Then there are no SAs any more."""
+    """A netfilter queue of decrypted packets, whose SA is already direct. Afterwards all
+    SAs are deleted."""
     a, b, watch = fresh()
     for h in (a, b):
         h.sas("transport", family, family)
@@ -559,7 +561,7 @@ def queued(family):
 
 
 def accepted(family):
-    """Who holds a packet in a queue lets it go on."""
+    """A packet waits in a queue until it is accepted. Then it is delivered."""
     with queued(family) as (a, b, queue, send, sink):
         for n in range(3):
             send(bytes([n]))
@@ -570,7 +572,7 @@ def accepted(family):
 
 
 def held(family):
-    """A packet in a queue holds its SA, and so minesp, until the queue is gone."""
+    """A packet in a queue holds its SA and minesp until the queue is gone."""
     with kmod.restored():
         with queued(family) as (a, b, queue, send, sink):
             send(b"held")
@@ -583,13 +585,13 @@ def held(family):
         kmod.unload()
 
 
-# Memory that minesp shares with others
+# Memory that packets share with files and processes
 
 FILE = 256 << 10
 
 
 def splice(sock, source, offset, count):
-    """Sends a part of a file, without a copy if the kernel can do that."""
+    """Sends a part of a file, without a copy if the kernel can."""
     out, into = os.pipe()
     os.splice(source, into, count, offset_src=offset)
     os.splice(out, sock.fileno(), count)
@@ -598,7 +600,7 @@ def splice(sock, source, offset, count):
 
 
 def vmsplice(sock, memory, count):
-    """Sends the beginning of memory, likewise."""
+    """Sends the first bytes of memory, likewise."""
     out, into = os.pipe()
     libc.vmsplice(into, memory, count)
     os.splice(out, sock.fileno(), count)
@@ -607,7 +609,7 @@ def vmsplice(sock, memory, count):
 
 
 def file_sent(mode, inner, outer):
-    """A file's pages, and a process's, that are sent stay as they are."""
+    """Sending pages of a file or of a process does not change them."""
     kind = "inner" if mode == "tunnel" else "outer"
     data = random.randbytes(FILE)
     a, b, _ = fresh()
@@ -654,8 +656,8 @@ def file_sent(mode, inner, outer):
 
 
 def file_received(mode, inner, outer):
-    """ESP that is a file's pages is decrypted elsewhere. The file is sent by UDP, whose
-    header becomes that of ESP: the ports the SPI, the length the SN."""
+    """ESP in the pages of a file is not decrypted in place. The file is sent by UDP, and
+    tc makes the UDP header an ESP header: the ports become the SPI, the rest the SN."""
     kind = "inner" if mode == "tunnel" else "outer"
     spi = PORT << 16 | OTHER_PORT
     a, b, watch = fresh()
@@ -687,7 +689,7 @@ def file_received(mode, inner, outer):
                 if mode == "tunnel":
                     packet = ip(a, inner, 17, packet, kind)
                     proto = 4 if inner == 4 else 41
-                # 8 bytes of IV, 2 of the trailer and its padding, 16 of ICV
+                # 8 bytes of header, 8 of IV, 2 of trailer and the padding, 16 of ICV
                 length = 8 + 8 + len(packet) + 2 + -(len(packet) + 2) % 4 + 16
                 _, rest = esp(spi, length << 16, packet, proto)
                 lib.equal(8 + len(rest), length, "length")
@@ -702,7 +704,7 @@ def file_received(mode, inner, outer):
 
 
 def cases():
-    # First, since TCP's sockets keep their SAs for a while.
+    # These are first, because TCP sockets of other cases keep their SAs for a while.
     for f in 4, 6:
         yield f"NFQUEUE, IPv{f}", lambda f=f: accepted(f)
         yield f"NFQUEUE and the end of minesp, IPv{f}", lambda f=f: held(f)

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Two gateways with one SA, whose SNs come from the clock: one is active, the other stands
-by and takes over. The peer is stock ESP."""
+"""Two gateways share an SA whose SNs come from the clock. One gateway is active, the other
+stands by and takes over. The peer uses stock ESP."""
 import contextlib
 import errno
 import os
@@ -17,20 +17,20 @@ import time
 import lib
 from lib import process, seqno, share, suites
 
-GATEWAY, PEER = "192.0.2.1", "192.0.2.2"    # both gateways have the first one
+GATEWAY, PEER = "192.0.2.1", "192.0.2.2"    # both gateways have the first address
 # (both gateways, peer, length of the prefix)
 ADDRESSES = {4: (GATEWAY, PEER, 24), 6: ("2001:db8::1", "2001:db8::2", 64)}
 SPI, PORT = 0x1001, 9
 TICK_US, AHEAD = 50000, 20     # a run-ahead of a second
 SKEW = 1                        # seconds between the clocks of the gateways
-SITES = [(4, False), (6, True), (6, False), (4, True)]      # at a time: family, ESN
+SITES = [(4, False), (6, True), (6, False), (4, True)]      # at the same time: family, ESN
 FAILOVERS = int(os.environ.get("MINESP_FAILOVERS", 40)) // len(SITES)
-BELOW = 250     # With ESN the peer begins so many ticks below the third 2**32 SNs.
+BELOW = 250     # With ESN, SNs begin this many ticks below 2 * 2**32.
 LATE = lib.TIMEOUT              # seconds by which a busy machine may be late
 
 
 def add(family=4):
-    """Adds the gateways' SA, with words that follow."""
+    """Returns the ip command for the gateways' SA, to which the caller adds words."""
     gateway, peer, _ = ADDRESSES[family]
     return f"xfrm state add src {gateway} dst {peer} proto esp spi {SPI} mode transport"
 
@@ -42,7 +42,7 @@ SUITES = ("AES-GCM-16 128", "AES-CCM-8 128", "ChaCha20-Poly1305",
 
 
 def lan(a, b, c):
-    """Two gateways and a peer, which has the bridge between them."""
+    """Returns ip commands for two gateways and a peer that bridges them."""
     return "\n".join([f"link add lan address {c.mac} netns {c.ns} type bridge"] + [
         f"link add veth0 address {h.mac} netns {h.ns} type veth "
         f"peer name {h.name} netns {c.ns}" for h in (a, b)])
@@ -64,8 +64,8 @@ def lan_up(c, family=4):
 
 
 def stock_peer(c, window=32, suite=lib.SUITE, family=4, sn=None):
-    """Makes c the peer. sn: with ESN, from this one on. Returns a socket that gets what it
-    receives."""
+    """Makes c the peer. sn: if given, the SA has ESN and starts at this SN. Returns a
+    socket that gets the packets that c receives."""
     gateway, peer, _ = ADDRESSES[family]
     esn = f"flag esn replay-seq {sn & 0xffffffff} replay-seq-hi {sn >> 32}" if sn else ""
     lan_up(c, family)
@@ -80,8 +80,8 @@ def stock_peer(c, window=32, suite=lib.SUITE, family=4, sn=None):
 
 
 class Gateway:
-    """Sends to the peer from the address that both gateways have. late: seconds by which
-    its clock is; the epoch makes it so."""
+    """Sends to the peer from the address that both gateways have. late: the seconds by
+    which its clock is late. A later epoch has this effect."""
 
     def __init__(self, host, peer, epoch, late=0, suite=lib.SUITE, family=4, esn=False,
                  **settings):
@@ -98,7 +98,7 @@ class Gateway:
             neigh replace {to} lladdr {peer.mac} dev veth0 nud permanent
             xfrm policy add src {gateway} dst {to} dir out tmpl proto esp mode transport
         """)
-        # The first thing after boot: before there is an SA.
+        # A gateway sets these after boot, before it adds an SA.
         host.settings(sn_active=0, sn_epoch=epoch + late, sn_tick_us=TICK_US,
                       sn_ahead=AHEAD, **settings)
         self.add_sa()
@@ -112,7 +112,7 @@ class Gateway:
         self.host.settings(sn_active=value)
 
     def send(self):
-        """0, or the error."""
+        """Returns 0 or the error."""
         try:
             self.sock.send(b"x")
         except OSError as e:
@@ -127,7 +127,7 @@ class Gateway:
             assert time.monotonic() < end, "packets take longer than a tick"
 
     def reboots(self):
-        """All that it knew is gone. The SA of the socket's route is gone, too."""
+        """Loses all state. The flush also removes the SA from the socket's cached route."""
         self.host.ip("xfrm state flush")
         self.active(0)
         self.add_sa()
@@ -140,7 +140,7 @@ class Site:
                  **settings):
         sn = 2 * 2**32 - BELOW if esn else 1000 * 1000000 // TICK_US
         epoch = int(time.time()) - sn * TICK_US // 1000000
-        # When the lower half of the SN begins again
+        # The time when the lower half of the SN starts again at 0
         self.crossing = epoch + 2 * 2**32 * TICK_US / 1e6 if esn else 0
         self.peer = c
         self.wire = stock_peer(c, window, suite, family, sn if esn else None)
@@ -164,7 +164,7 @@ def site(*args, **kwargs):
 
 
 def take_over(old, new, skew, crashes):
-    """The first packet leaves after the skew, not before."""
+    """The new gateway sends nothing before the skew has passed."""
     if crashes:
         old.reboots()
     else:
@@ -181,8 +181,8 @@ def take_over(old, new, skew, crashes):
 
 
 def fail_overs(s, seed, skew):
-    """Whoever is active sends as much as it can, or now and then. Its last packet is as
-    far ahead of its clock as it may be."""
+    """The active gateway sends as much as it can, or at a lower rate. Its last SN is as
+    far ahead of its clock as allowed."""
     rand = random.Random(seed)
     old, new = s.a, s.b
     done = 0
@@ -213,13 +213,13 @@ def nothing_repeats(window, seed, family, esn):
 
 
 def at_once(window):
-    """Several sites at a time, since most of a fail-over is waiting."""
+    """Runs several sites at the same time, because a fail-over is mostly waiting."""
     process.join([process.start(nothing_repeats, window, f"{lib.SEED} {window} {n}", *how)
                   for n, how in enumerate(SITES)])
 
 
 def without_skew():
-    """SNs do repeat when the clocks differ by more than sn_skew_ms says."""
+    """SNs repeat if the clocks differ by more than sn_skew_ms."""
     with site(32, sn_skew_ms=0) as s:
         take_over(s.b, s.a, 0, False)
         full = time.monotonic() + AHEAD * TICK_US / 1e6
@@ -233,11 +233,11 @@ def without_skew():
 
 
 def both(suite, senders):
-    """Both send. Returns what each one sent."""
+    """Both gateways send. Returns {SN: IV} for each one."""
     with site(4096, late=0, suite=suite, sn_skew_ms=0) as s:
         gateways = list(zip((s.a, s.b), senders))
         for gateway, sender in gateways:
-            # An SA keeps what was set when it was added.
+            # An SA keeps the value of iv_sender from when it was added.
             gateway.host.settings(iv_sender=sender)
             gateway.reboots()
             gateway.active(1)
@@ -270,7 +270,8 @@ def same_sender():
 
 
 def no_room():
-    """An implicit IV is the SN, and AES-CBC has random IVs."""
+    """An implicit IV is the SN, so it has no room for a sender ID. AES-CBC needs none,
+    because its IVs are random."""
     with site(32) as s:
         host = s.a.host
         host.settings(iv_sender=7)
@@ -281,8 +282,8 @@ def no_room():
 
 
 def standing_by():
-    """It sends nothing, and what it refuses does not wear the SA out. SAs with a counter
-    do not mind."""
+    """A gateway that stands by sends nothing. Refused packets do not count against the
+    SA's limits. SAs with a counter still send."""
     with site(32) as s:
         for _ in range(10):
             lib.equal(s.a.send(), errno.ENETDOWN, "error")
@@ -297,13 +298,13 @@ def standing_by():
 
 
 def under_traffic():
-    """It stops and starts at once. A refused packet is the last that was under way."""
+    """sn_active takes effect at once: no packet leaves after one has been refused."""
     def sender(s):
         while True:
             s.a.send()
 
     def refused(s):
-        """The counters, when one packet more has been refused."""
+        """Returns the counters after one more packet has been refused."""
         before = s.a.host.stats()["OutStandby"]
         lib.wait_for("a refused packet",
                      lambda: s.a.host.stats()["OutStandby"] > before)
@@ -328,7 +329,7 @@ def under_traffic():
 
 @contextlib.contextmanager
 def sensor(epoch, tick_us, words=""):
-    """Gateways a and b, which receive, and c, which sends to a by the socket out."""
+    """Gateways a and b, which receive, and c, which sends to a by the socket out"""
     sa = f"{lib.SUITE} {lib.XFLAG_CLOCK} {words}"
     with lib.namespaces("abc", lan) as (a, b, c), c.socket(
             socket.AF_INET, socket.SOCK_DGRAM) as out:
@@ -347,7 +348,7 @@ def sensor(epoch, tick_us, words=""):
 
 
 def sent(sock, data):
-    """Once there is a token for it."""
+    """Sends the data as soon as there is a token."""
     def taken():
         with contextlib.suppress(OSError):
             return sock.send(data)
@@ -356,9 +357,9 @@ def sent(sock, data):
 
 
 def receiving_esn():
-    """A gateway that has received nothing for 2**32 ticks guesses the upper half of the SN
-    wrong. Its SA is added anew, with the SN of a minute ago."""
-    passed = 2 * 3600           # in ticks of a microsecond more than 2**32
+    """A gateway that has received nothing for 2**32 ticks infers a wrong upper half of the
+    SN. It receives again after its SA is added anew with the SN of a minute ago."""
+    passed = 2 * 3600           # seconds; more than 2**32 ticks of a microsecond
     with sensor(int(time.time()) - passed, 1, "flag esn replay-window 32") as (
             a, _, _, out), a.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:
         sink.bind((GATEWAY, PORT))
@@ -378,8 +379,8 @@ def receiving_esn():
 
 
 def receiving():
-    """Both may receive. The one that takes over has no replay window: freshness rejects
-    what was recorded long ago."""
+    """Both gateways may receive. The replay window of the gateway that takes over is
+    empty, so freshness has to reject packets that were recorded long ago."""
     age = 2
     with sensor(int(time.time()) - 1000, TICK_US) as (a, b, c, out):
         sinks = []
@@ -409,7 +410,7 @@ def receiving():
         tap_b = b.wire()
         sent(out, b"new")
         lib.equal(sinks[1].recv(9), b"new", "data")
-        # What is fresh may be replayed to the one that has not had it.
+        # A fresh packet may be replayed to the gateway that has not received it.
         data = tap_b.recv(1 << 16)
         a_mac = bytes.fromhex(a.mac.replace(":", ""))
         c.wire("a").send(a_mac + data[6:])
@@ -450,7 +451,7 @@ done < "$1"
 
 
 class Node:
-    """A gateway whose address and sn_active are keepalived's business."""
+    """A gateway whose address and sn_active keepalived manages"""
 
     def __init__(self, host, number, folder, epoch):
         self.host, self.process = host, None
@@ -485,7 +486,7 @@ class Node:
                      f"addr del {GATEWAY}/24 dev veth0", check=False)
 
     def stops(self):
-        """keepalived alone does, in good order: then the gateway stands by."""
+        """Stops only keepalived, and in good order, so the gateway then stands by."""
         self.process.terminate()
         self.process.wait()
         lib.wait_for("standing by", lambda: not self.is_active())
@@ -496,7 +497,7 @@ class Node:
 
 
 def keepalived():
-    """Gateways die, and the other one answers the peer's pings."""
+    """When the active gateway dies or stops, the other one answers the peer's pings."""
     if not shutil.which("keepalived"):
         raise lib.Skip("needs keepalived")
     with lib.namespaces("abc", lan) as (a, b, c), tempfile.TemporaryDirectory(
@@ -527,7 +528,7 @@ def keepalived():
 
 def cases():
     for n, window in enumerate((32, 128)):
-        if not n or share.mine(n):      # the first one on each kernel
+        if not n or share.mine(n):      # the first window on each kernel
             yield (f"{len(SITES) * FAILOVERS} fail-overs, replay window {window}, "
                    f"seed {lib.SEED}", lambda w=window: at_once(w))
     yield "clocks that differ by more than sn_skew_ms", without_skew

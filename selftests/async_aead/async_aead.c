@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * An AEAD that completes later, for the tests of those who use one. It is the kernel's
- * first choice for one name as long as this module is loaded. It leaves the work to what
- * the kernel would choose among those that complete at once.
+ * An AEAD that completes later, to test users of asynchronous AEADs. While this module
+ * is loaded, the kernel prefers this AEAD for one algorithm name. The AEAD passes the
+ * work to the synchronous AEAD that the kernel would otherwise choose.
  *
- * Several requests are worked on at the same time, on any CPU, and they complete in any
- * order, bottom halves off: as with hardware that has more than one engine.
+ * As with hardware that has more than one engine, several requests are processed at the
+ * same time, on any CPU. They complete in any order, with bottom halves off.
  */
 #include <crypto/internal/aead.h>
 #include <linux/list.h>
@@ -13,20 +13,20 @@
 #include <linux/spinlock.h>
 #include <linux/workqueue.h>
 
-/* A user's request; its context in the crypto API */
+/* The crypto API's context of a user's request */
 struct async_aead_request {
 	struct work_struct work;
 	struct list_head node;		/* in async_aead_held */
 	struct aead_request *req;
 	bool encrypt;
-	struct aead_request sub;	/* of what does the work; its context follows */
+	struct aead_request sub;	/* for the synchronous AEAD; its context follows */
 };
 
 #define ASYNC_AEAD_ENGINES	4
 
 static struct workqueue_struct *async_aead_wq;
 static LIST_HEAD(async_aead_held);
-/* Protects the list and the counters; and @hold, from when it is read until it is obeyed. */
+/* Protects the list and the counters. Held from reading @hold until acting on it. */
 static DEFINE_SPINLOCK(async_aead_lock);
 
 static char *alg = "rfc4106(gcm(aes))";
@@ -64,7 +64,7 @@ static int hold_set(const char *val, const struct kernel_param *kp)
 
 	spin_lock_bh(&async_aead_lock);
 	if (!hold) {
-		/* A request is freed at any time after it is queued. */
+		/* A request may be freed as soon as it is queued. */
 		list_for_each_entry_safe(r, next, &async_aead_held, node) {
 			list_del(&r->node);
 			queue_work(async_aead_wq, &r->work);
@@ -83,13 +83,13 @@ static const struct kernel_param_ops hold_ops = {
 module_param_cb(hold, &hold_ops, &hold, 0644);
 MODULE_PARM_DESC(hold, "Keep requests, until it is N again; not when loading, since the kernel tests the AEAD then (default: N)");
 
-/* Does the work; the request is gone afterwards. */
+/* Does the work. The caller must not use the request afterwards. */
 static void async_aead_complete(struct async_aead_request *r)
 {
 	struct aead_request *req = r->req;
 	int err = r->encrypt ? crypto_aead_encrypt(&r->sub) : crypto_aead_decrypt(&r->sub);
 
-	/* First, so that whoever sees the callback's effect sees these, too. */
+	/* Before the callback, so that a test that sees its effect sees the counters. */
 	spin_lock_bh(&async_aead_lock);
 	waiting--;
 	if (r->encrypt)
@@ -178,7 +178,7 @@ static int async_aead_init_tfm(struct crypto_aead *tfm)
 {
 	struct crypto_aead **sub = crypto_aead_ctx(tfm);
 
-	/* Not this one. */
+	/* The mask excludes this AEAD, which is asynchronous. */
 	*sub = crypto_alloc_aead(alg, 0, CRYPTO_ALG_ASYNC);
 	if (IS_ERR(*sub))
 		return PTR_ERR(*sub);
@@ -204,7 +204,7 @@ static struct aead_alg async_aead_alg = {
 	.base = {
 		.cra_priority = 10000,
 		.cra_flags = CRYPTO_ALG_ASYNC,
-		/* As much as any AEAD wants for its IV, since that is passed on. */
+		/* The synchronous AEAD gets this IV, so align it for any AEAD. */
 		.cra_alignmask = 15,
 		.cra_ctxsize = sizeof(struct crypto_aead *),
 		.cra_module = THIS_MODULE,
@@ -239,7 +239,7 @@ static int __init async_aead_init(void)
 	return err;
 }
 
-/* Nobody uses the AEAD any more. The last callbacks may still be returning. */
+/* The AEAD has no users any more. The last callbacks may still be returning. */
 static void __exit async_aead_exit(void)
 {
 	crypto_unregister_aead(&async_aead_alg);
