@@ -1,15 +1,14 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""No memory: each allocation is made to fail in turn while SAs are added, packets
-are sent and received, namespaces are made and the module is loaded, and many at
-random with crypto that completes later. Nothing is sent in clear, nothing is
-delivered that was not sent, nothing is half done, and it works again afterwards;
-klog.py sees what is lost. Pages of vmalloc() and of per-CPU memory do not fail.
-On kernels with CONFIG_FAILSLAB, CONFIG_FAIL_PAGE_ALLOC,
-CONFIG_FAULT_INJECTION_DEBUG_FS and CONFIG_FAULT_INJECTION_STACKTRACE_FILTER.
+"""Allocations fail: each one in turn while SAs are added, packets are sent and received,
+namespaces are made and the module is loaded; many at random under traffic, also with
+crypto that completes later. No packet leaves in the clear, no packet is delivered that
+was not sent, no operation is half done, and everything works again afterwards. klog.py
+finds memory leaks. Pages of vmalloc() and of per-CPU memory do not fail. The test needs
+CONFIG_FAILSLAB, CONFIG_FAIL_PAGE_ALLOC, CONFIG_FAULT_INJECTION_DEBUG_FS and
+CONFIG_FAULT_INJECTION_STACKTRACE_FILTER.
 
-MINESP_FAULT: how often all of it is done (1). MINESP_SEED: what requests for SAs
-are made from."""
+MINESP_FAULT: the number of rounds (1). MINESP_SEED: the seed of the requests for SAs."""
 import contextlib
 import errno
 import fcntl
@@ -49,14 +48,14 @@ TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454ca, 1, 0x1000
 
 
 def text():
-    """From where to where the module's code goes, about."""
+    """Returns about where the module's code starts and ends."""
     module = pathlib.Path("/sys/module/minesp")
     start = int((module / "sections/.text").read_text(), 16)
     return start, start + int((module / "coresize").read_text())
 
 
 def function(name):
-    """From where to where a function of the kernel goes."""
+    """Returns where a function of the kernel starts and ends."""
     with open("/proc/kallsyms") as f:
         symbols = sorted((int(line.split()[0], 16), line.split()[2]) for line in f)
     return next((here, after) for (here, n), (after, _) in
@@ -65,9 +64,9 @@ def function(name):
 
 @contextlib.contextmanager
 def faults(percent=0, sleeping=True, code=(0, 2 ** 64 - 1), depth=32, verbose=0):
-    """Allocations fail below that code: one of a thread that says so in its
-    fail-nth, and so many percent of all. sleeping: those that may, too. depth: how
-    many calls below. verbose: 1 logs those that would warn if they failed."""
+    """Makes allocations fail in calls from this code: the one that a thread selects by
+    its fail-nth, and a percentage of all. sleeping: also those that may sleep. depth: how
+    many calls below the code. verbose: 1 logs failures that would cause a warning."""
     where = [debugfs.path(name) for name in ("failslab", "fail_page_alloc")]
 
     def setting(**values):
@@ -87,13 +86,13 @@ def faults(percent=0, sleeping=True, code=(0, 2 ** 64 - 1), depth=32, verbose=0)
 
 
 failures = []   # for each act(), whether an allocation failed
-sends = []      # how many failed in minesp in each sending()
+sends = []      # for each sending(), how many allocations failed in minesp
 
 
 def each(act, first=1, step=1):
-    """act(), its allocations failing in turn from the first on, in steps, until it
-    has had all that it wants. Yields whether one failed, and what act() returned or
-    raised."""
+    """Calls act() again and again, each time with another failing allocation: number
+    first, then step further on, until none is left to fail. Yields whether one failed,
+    and what act() returned or raised."""
     with open("/proc/thread-self/fail-nth", "r+b", buffering=0) as nth:
         fd = nth.fileno()
         for n in itertools.count(first, step):
@@ -112,14 +111,14 @@ def each(act, first=1, step=1):
 
 
 def adding():
-    """Minimal and stock SAs: each is there, or not."""
+    """Minimal and stock SAs are added completely or not at all."""
     rand = random.Random(lib.SEED)
     refused = 0
     with spare.host() as host, faults():
         host.settings(sn_epoch=1, sn_tick_us=1000)
         sock = xfrm.Xfrm(host)
         for i in range(REQUESTS):
-            # Without room for a table, every fourth
+            # Every fourth request, with the smallest table
             host.settings(sad_slots=1024 if i % 4 else 2)
             stock = not rand.randrange(8)
             while True:
@@ -144,7 +143,7 @@ def adding():
 
 
 def resizing():
-    """sad_slots, while there is a table."""
+    """sad_slots changes while there is a table."""
     with spare.host() as host, faults(code=text()):
         spare.add(host, lib.SUITE)
         with host.inside():
@@ -164,7 +163,7 @@ def resizing():
 
 
 def namespaces():
-    """One is made whole, or not at all."""
+    """A namespace is made completely or not at all."""
     def unshare():
         here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         try:
@@ -183,7 +182,8 @@ def namespaces():
 
 
 def loading(first):
-    """The module is loaded, or not. Each third allocation: it takes seconds."""
+    """The module is loaded completely or not at all. Only every third allocation fails,
+    because loading takes seconds."""
     image = kmod.image()
     kmod.unload()
     before = len(failures)
@@ -200,19 +200,20 @@ def loading(first):
 
 
 class Wire:
-    """Looks at what a host sends."""
+    """Checks what a host sends."""
 
     def __init__(self, host):
         self.sock = host.wire(room=1 << 22)
         self.sock.setblocking(False)
 
     def no_secrets(self):
-        """In what it has sent since; returns how many packets that was."""
+        """Checks what the host has sent since the last call. Returns how many packets
+        these were."""
         seen = 0
         with contextlib.suppress(BlockingIOError):
             while True:
                 frame, address = self.sock.recvfrom(1 << 16)
-                # What came out of a tunnel passes here, too.
+                # Packets that come out of a tunnel are seen here, too.
                 if address[2] == socket.PACKET_OUTGOING:
                     assert SECRET not in frame, f"sent in clear: {frame.hex()}"
                     seen += 1
@@ -231,7 +232,7 @@ def sending(*args):
         wire = Wire(p.a)
         page = os.memfd_create("page")
         os.write(page, SECRET * 80)
-        for n in (1, 80, 600, "page"):      # fits, does not quite, fragments
+        for n in (1, 80, 600, "page"):      # fits, just does not fit, needs fragments
             def send():
                 if n == "page":             # is not in linear memory
                     return os.sendfile(p.app.fileno(), page, 0, 80 * len(SECRET))
@@ -249,7 +250,7 @@ def sending(*args):
 
 @contextlib.contextmanager
 def tun(host):
-    """What is written to it, host receives before write() returns. Someone
+    """Yields a tun device. The host receives a packet before write() returns. A socket
     listens, too, so packets are cloned."""
     lib.sh("modprobe tun")
     with host.inside():
@@ -289,17 +290,17 @@ def receiving(mode, inner, outer, suite, udp):
                     lib.equal((got, result), ([data], None), "delivered")
                 assert not got or good and got == [data], f"{got} was delivered"
                 make()
-        # UDP itself copies what minesp would.
+        # UDP itself makes the copy that minesp would make.
         assert udp or p.a.stats()["InNoMemory"], "none failed in minesp"
 
 
 def silent():
-    """What minesp allocates for the fragments of a packet, whose number the sender
-    chooses, is not there: that does not get into the log."""
+    """If minesp cannot allocate memory for the fragments of a packet, it does not log
+    that, because the sender chooses their number."""
     def logged():
         return lib.sh("dmesg").count("FAULT_INJECTION: forcing a failure")
 
-    # Few calls: what minesp allocates itself, and not by functions of the core
+    # With this depth, only allocations by minesp itself fail, not those in core functions.
     with scapy_peer.peer() as p, faults(code=text(), depth=6, verbose=1), tun(p.a) as fd:
         nh, payload = p.datagram(SECRET * 80)
         before = logged()
@@ -315,7 +316,7 @@ def silent():
 
 
 def at_random(mode, inner, outer):
-    """Two minimal hosts; both ways at once."""
+    """Two minimal hosts, traffic both ways at once"""
     kind = "inner" if mode == "tunnel" else "outer"
     with lib.hosts() as (a, b):
         for h in (a, b):
@@ -347,7 +348,7 @@ def at_random(mode, inner, outer):
         assert min(got, seen) > RANDOM_PACKETS // 10, f"only {got} of {seen} arrived"
         for h in (a, b):
             stats = h.stats()
-            # Sending needs memory for few of these packets; sending() has those.
+            # minesp needs memory to send few of these packets. sending() tests those.
             assert stats["InNoMemory"], stats
             lib.equal(stats["InIcvWrong"], 0, "wrong ICVs")
         for end, data in zip(ends, (SECRET + b"here", SECRET + b"there")):
@@ -367,7 +368,7 @@ def enough():
 def cases():
     debugfs.path("failslab")
     known = dict(suites.explicit_iv())
-    # Modes and suites know nothing of each other.
+    # Modes and suites do not depend on each other.
     chosen = [("AES-GCM-16 128", mode, ()) for mode in lib.MODES]
     chosen += [("cbc(aes) 128, hmac(sha256)", mode, ()) for mode in lib.MODES[::5]]
     chosen += [("AES-GCM-16 128", mode, ("in UDP",)) for mode in lib.MODES[::3]]

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Freshness: SNs have to be of about now by the receiver's own clock. Scapy is
-the peer, whose clock may be wrong."""
+"""Freshness: by the receiver's own clock, an SN has to be of about now. The peer
+is Scapy, whose clock may be wrong."""
 import contextlib
 import time
 
@@ -23,7 +23,7 @@ class Peer(scapy_peer.Peer):
         super().__init__(a, b, "transport", 4, 4, window, words)
 
     def packet(self, data=b"x", skew=0):
-        """ESP, whose SN is of now, and so many seconds later."""
+        """Returns ESP whose SN is that of skew seconds from now."""
         sn = int((time.time() + skew - self.epoch) * 1e6 / TICK_US)
         nh, payload = self.datagram(data)
         return self.esp(payload, nh, seq=sn)
@@ -45,20 +45,20 @@ def peer(window=32, words=FRESH):
 
 
 def window(size):
-    """With the replay window, or without one."""
+    """Packets that are too old or too new are dropped, with any replay window."""
     with peer(size) as p:
         for skew in (-900, -AGE - 1):
             p.old(p.packet(skew=skew))
         p.old(p.esp(b"", scapy_peer.DUMMY, seq=1))
         for skew in (3600, AHEAD + 1):
             p.new(p.packet(skew=skew))
-        # Neither has moved the window. Within the limits all is well.
+        # These have not moved the window. Packets within the limits are delivered.
         for skew in (-AGE + 1, 0, AHEAD - 1):
             p.deliver(p.packet(bytes([skew % 256]), skew), bytes([skew % 256]))
 
 
 def replayed(size):
-    """Replays are dropped at any time: by the window, or when they are old."""
+    """Replays are dropped by the window, and once they are too old."""
     with peer(size) as p:
         first = p.packet()
         p.deliver(first, b"x")
@@ -68,15 +68,15 @@ def replayed(size):
             p.deliver(first, b"x")
         end = time.time() + AGE + 0.5
         lib.wait_for("age", lambda: time.time() > end)
-        # The window would still take it: it has forgotten everything, as
-        # after a reboot.
+        # The window of the new SA is empty, as after a reboot, and would accept the
+        # replay.
         p.a.sas("transport", 4, 4, FRESH, window=size)
         p.old(first)
         p.deliver(p.packet(b"y"), b"y")
 
 
 def forged():
-    """Without the key nobody gets as far as that."""
+    """The ICV is checked before freshness."""
     with peer() as p:
         esp = p.packet(skew=-900)
         p.dropped(scapy_peer.spoilt(esp), InIcvWrong=1,
@@ -84,7 +84,8 @@ def forged():
 
 
 def chosen():
-    """By extra-flag, by the namespace, and who wins; counters do not mind."""
+    """extra-flag or the namespace choose freshness. extra-flag wins. Without freshness,
+    SNs of a counter are accepted."""
     with peer() as p:
         for on, words, fresh in ((0, "", False), (1, "", True), (0, FRESH, True),
                                  (1, lib.XFLAG_ANY_AGE, False)):

@@ -1,11 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Mutated packets against minimal SAs of every suite and mode: nothing is
-delivered but what was sent, and minesp lives on; klog.py sees the rest. And
-packets whose ICV is right, with anything in them. As they are, in UDP, and through GRO.
+"""Mutated packets, and packets with a valid ICV and random content, for minimal SAs of
+every suite and mode: plain, in UDP, and through GRO. Only data that was sent is delivered,
+and minesp still works. klog.py checks the kernel's log.
 
-MINESP_FUZZ: how many packets for each suite and mode (300). MINESP_SEED: what
-they are made from; each case says what it was."""
+MINESP_FUZZ: the number of packets for each suite and mode (300). MINESP_SEED: the seed,
+which is in the name of each case."""
 import contextlib
 import os
 import random
@@ -16,13 +16,13 @@ import lib
 from lib import kmod, nat, scapy_peer, suites
 
 COUNT = int(os.environ.get("MINESP_FUZZ", 300))
-XFRM_MAX_DEPTH = 6      # how many SAs a packet may come through
+XFRM_MAX_DEPTH = 6      # the number of SAs that a packet may pass
 LENGTHS = (0, 1, 8, 15, 16, 40, 200)
 WAYS = ("plain", "UDP", "GRO")
 
 
 def mutated(rand, esp, other):
-    """esp, mostly different. One draw of bits for everything: that is faster."""
+    """Returns esp, in most cases changed. One draw of bits is faster than several."""
     n = len(esp)
     bits = rand.getrandbits(64)
     kind, at, end, some = (bits & 15, (bits >> 4 & 0xffff) % n,
@@ -35,7 +35,7 @@ def mutated(rand, esp, other):
             new[(bits >> 3) % n] ^= 1 << (bits & 7)
         return bytes(new)
     if kind < 8:
-        # SPI, SN, the end of IV, the trailer's place: more, or less, by a little
+        # Changes a byte of SPI, SN or IV, or of where the trailer may be, by a little.
         at = (3, 4, 7, 11, 15, n - 1, n - 12, n - 16, n - 18)[at % 9]
         value = esp[at] + (1, 2, 255, 254)[some & 3] & 255
         return esp[:at] + bytes([value]) + esp[at + 1:]
@@ -54,7 +54,7 @@ def mutated(rand, esp, other):
 
 
 class Wire:
-    """Makes frames for host a, faster than Scapy does."""
+    """Makes frames for host a, faster than Scapy"""
 
     def __init__(self, p):
         self.v4, self.addresses, self.payload = p.outer == 4, p.addresses, p.payload
@@ -80,8 +80,8 @@ class Wire:
         return self.ip(esp) if self.v4 else self.ip6(esp)
 
     def frames(self, rand, esp):
-        """Now and then with options or extension headers in front, or in
-        fragments."""
+        """Returns frames of esp, some with options or extension headers in front, some
+        in fragments."""
         kind = rand.randrange(32)
         if kind > 2 or not esp:
             return [self.frame(esp)]
@@ -118,14 +118,14 @@ class Peer(scapy_peer.SuitePeer):
 
 
 def taken(p):
-    """How many packets had a right ICV."""
+    """Returns how many packets had a valid ICV."""
     stats = p.a.stats()
     return sum(stats[k] for k in ("InPackets", "InDummies", "InPadLength",
                                   "InNextHeader"))
 
 
 def dropped(p, rand, count):
-    """None of these may arrive, unless it was not ESP that was changed."""
+    """Mutated ESP must not arrive. Unchanged ESP may."""
     sent, originals = set(), []
     for n in LENGTHS:
         data = rand.randbytes(n + 8)
@@ -155,8 +155,8 @@ def dropped(p, rand, count):
 
 
 def anything(p, rand, count):
-    """Whoever has the key may send what they like; ESP in ESP, too."""
-    # The first packet that carries IPsec by way of GRO is lost.
+    """A peer with the key may send anything, also ESP in ESP."""
+    # In GRO, the first packet with another IPsec packet inside is lost.
     whole = p.a.sysctl("net.minesp.offload") == "0"
     before = taken(p)
     nested = short = 0
@@ -172,12 +172,12 @@ def anything(p, rand, count):
         nh = rand.choice((0, 1, 4, 6, 17, 41, 43, 44, 50, 51, 58, 59, 60, 94, 108,
                           255, rand.getrandbits(8)))
         if not rand.randrange(16):
-            depth = rand.randrange(1, 9)    # more than xfrm takes
+            depth = rand.randrange(1, 9)    # up to more than xfrm accepts
             for _ in range(depth):
                 inner, nh = p.esp(inner, nh), 50
             padlen = -(len(inner) + 2) % p.block
             inner += bytes(padlen)
-            # What is in UDP is for an SA that does not take it as it is.
+            # An SA with UDP encapsulation does not accept the inner ESP without UDP.
             if p.mode == "transport" and not p.encap:
                 nested += whole * min(depth, XFRM_MAX_DEPTH - 1)
         whole |= nh in (50, 51, 108) and padlen <= len(inner)
@@ -216,7 +216,7 @@ def cases():
     known = [case for case in suites.explicit_iv() if "192" not in case[0]]
     known += [(f"{name}, implicit IV", suite) for name, suite in suites.implicit_iv()]
     for i, (name, suite) in enumerate(known):
-        # Each mode with each second suite, and by another way each time
+        # Each mode with every second suite, each time by another way
         modes = [(mode, WAYS[(i // 2 + j) % len(WAYS)])
                  for j, mode in enumerate(lib.MODES[i % 2::2])]
         yield (f"{name}, seed {lib.SEED}", lambda s=suite, n=name, m=modes: fuzz(s, n, m))

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """net.minesp.offload on networks that lose, copy and reorder packets, and whose MTU
-changes; with large packets of UDP; with tunnels in ESP, and ESP in ESP."""
+changes; with large UDP packets, with tunnels in ESP, and with ESP in ESP."""
 import concurrent.futures
 import contextlib
 import socket
@@ -20,7 +20,7 @@ INSIDE = {"a": "203.0.113.1", "b": "203.0.113.2"}
 
 def sas(h, templates, family=4, ends=None):
     """SAs between the outer addresses for each (number, mode), the innermost first. ends:
-    the addresses of the policies, {host: address}; the outer ones unless given."""
+    the addresses of the policies, {host: address}; by default the outer addresses."""
     me, peer = h.address(family), lib.ADDRESSES["outer", family][h.peer]
     inner = ends or {h.name: me, h.peer: peer}
     lines = []
@@ -51,7 +51,7 @@ def hosts():
 
 @contextlib.contextmanager
 def unique(host, least):
-    """Checks that the host sends this many packets of ESP in this block, or more, and no SN
+    """Checks that the host sends at least this many ESP packets during the block, and no SN
     of an SA twice."""
     seen, stop = [], threading.Event()
 
@@ -63,7 +63,7 @@ def unique(host, least):
                 if stop.is_set():
                     return
                 continue
-            # GRO decrypts what arrives before this sees it.
+            # The socket sees only outgoing ESP, because GRO decrypts incoming ESP first.
             if frame[12:14] == b"\x08\x00" and frame[23] == socket.IPPROTO_ESP:
                 seen.append(struct.unpack(">II", frame[34:42]))
 
@@ -81,7 +81,7 @@ def unique(host, least):
 
 
 def tunnelled(mode, words):
-    """A tunnel's large packets in ESP. They arrive, and no SN comes twice."""
+    """Large packets of a tunnel arrive in ESP, and no SN is sent twice."""
     with hosts() as (a, b):
         for h in (a, b):
             sas(h, [(1, mode)])
@@ -102,8 +102,8 @@ def tunnelled(mode, words):
 
 
 def disturbed(mode, words):
-    """The network loses, copies, delays and reorders what a sends, which is large packets
-    that are not split yet, and what b sends, which is segments."""
+    """The network loses, copies, delays and reorders packets. Those of a are large packets
+    that are not split yet, those of b are segments."""
     with hosts() as (a, b):
         b.settings(offload=0)
         for h in (a, b):
@@ -114,13 +114,13 @@ def disturbed(mode, words):
         with unique(a, SEGMENTS):
             traffic.tcp(a, b, 4, kind, SIZE)
         traffic.tcp(b, a, 4, kind, SIZE)
-        # A copy of a large packet has SNs of its own; one of a segment is a replay.
+        # A copy of a large packet gets SNs of its own. A copy of a segment is a replay.
         lib.equal(b.errors(), {}, "errors of b")
         lib.equal(list(a.errors()), ["XfrmInStateSeqError"], "errors of a")
 
 
 def mtu_changes(mode):
-    """The MTU of the link changes while a stream is on its way."""
+    """The MTU of the link changes during a stream."""
     kind = "inner" if mode == "tunnel" else "outer"
     with hosts() as (a, b), concurrent.futures.ThreadPoolExecutor() as pool:
         for h in (a, b):
@@ -137,7 +137,7 @@ def mtu_changes(mode):
             stream.result()
         assert changes > 1, f"only {changes} changes"
         errors = a.errors()
-        # This is how xfrm tells a socket of the new MTU.
+        # xfrm counts this error when it tells a socket of the new MTU.
         errors.pop("XfrmOutStateModeError", None)
         lib.equal((errors, b.errors()), ({}, {}), "errors")
 
@@ -148,7 +148,7 @@ def path_mtu(*args):
 
 
 def udp_segments():
-    """A router puts large packets of UDP into a tunnel. No socket may send such packets
+    """A router sends large UDP packets through a tunnel. A socket cannot send such packets
     into ESP itself."""
     size, count = 1000, 20
     with hosts() as (a, b), lib.namespaces("r") as [r]:
@@ -183,7 +183,7 @@ def udp_segments():
 
 
 def nested(family):
-    """ESP in ESP, both in transport mode"""
+    """ESP in ESP, both in transport mode."""
     with hosts() as (a, b):
         for h in (a, b):
             sas(h, [(1, "transport"), (2, "transport")], family)

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""A real IKE daemon, strongSwan, on both hosts: it negotiates keys, SPIs and
-suites, with a stock peer and a minimal one, and rekeys again and again under
-traffic that loses no packet."""
+"""strongSwan, an IKE daemon, on both hosts. It negotiates keys, SPIs and suites with a
+stock peer and with a minimal peer. It rekeys again and again under traffic, and no packet
+is lost."""
 import lib
 from lib import ike, share, strongswan, traffic
 
@@ -11,7 +11,7 @@ PORT = 6000
 
 @lib.fixture
 def daemons(peer):
-    """They take long to start, so all suites use the same."""
+    """The daemons take long to start, so all suites share them."""
     with lib.hosts() as (a, b):
         if peer == "stock":
             b.settings(enabled=0)
@@ -25,7 +25,7 @@ def minimal(ikes, peer):
 
 
 def configure(ikes, mode, inner, outer, proposals, encap=False):
-    """encap: as if there were a NAT."""
+    """Configures both daemons. encap: use UDP, as if there were a NAT."""
     kind = "inner" if mode == "tunnel" else "outer"
     for i in ikes:
         me, peer = i.host.name, i.host.peer
@@ -63,7 +63,7 @@ def suite(ikes, peer, rekeys, mode, inner, outer, proposal, encap=False):
 
 
 def unsuitable(ikes, peer):
-    """What minimal ESP does not have, and is proposed first, comes up as stock."""
+    """An SA uses stock ESP if the first proposal is a suite that minimal ESP lacks."""
     before = {i: i.host.stats()["StockKey"] for i in ikes}
     configure(ikes, "tunnel", 4, 4, ["aes128gcm8", "aes128gcm16"])
     ikes[0].initiate()
@@ -82,7 +82,7 @@ def session(peer, *args, test=suite, **more):
         with ike.explained(ikes):
             test(ikes, peer, *args, **more)
     except Exception:
-        daemons.cache_clear()   # new ones for the next suite
+        daemons.cache_clear()   # new daemons for the next suite
         raise
 
 
@@ -90,7 +90,7 @@ def cases():
     for n, proposal in enumerate(strongswan.SUITES):
         mode = lib.MODES[n % len(lib.MODES)]
         rekeys = 2 if n else 6
-        if n and not share.mine(n):     # the first one on each kernel
+        if n and not share.mine(n):     # the first proposal on each kernel
             continue
         yield (f"{proposal}, stock peer, {mode[0]}, IPv{mode[1]} in IPv{mode[2]}",
                lambda r=rekeys, m=mode, p=proposal: session("stock", r, *m, p))

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""strongSwan on both sides of a NAT, which it detects by itself: rekeying, keepalives,
+"""strongSwan on both sides of a NAT, which it detects itself: rekeying, keepalives,
 mappings and addresses that change, a virtual IP, reauthentication; with minimal SAs on
 either side, and on both."""
 import socket
@@ -12,12 +12,12 @@ from lib import ike, nat, share, strongswan, traffic
 PORT = 6000
 AEAD, ESN = "aes128gcm16", "aes256gcm16-esn"
 POOLS = {"IPv4": "198.51.100.16/28", "IPv6": "2001:db8:2::/120"}
-VIRTUAL = {4: "198.51.100.17", 6: "2001:db8:2::1"}      # the first ones
+VIRTUAL = {4: "198.51.100.17", 6: "2001:db8:2::1"}      # the first address of each pool
 
 
 @lib.fixture
 def behind():
-    """The daemons take long to start, so all cases use the same."""
+    """The daemons take long to start, so all cases share them."""
     with lib.namespaces("abr") as hosts:
         n = nat.Nat(*hosts)
         # A keepalive is due after one second without traffic.
@@ -42,7 +42,7 @@ class Session:
         self.counted = {h: h.errors() for h in self.hosts}
 
     def configure(self, **words):
-        """words: more of them for both connections"""
+        """Configures both daemons. words: more settings for both connections"""
         at_a, at_b = self.ikes
         a, b = (h.address(self.family, "inner") for h in self.hosts)
         of_a, of_b = {"local_ts": [a], "remote_ts": [b]}, {"local_ts": [b], "remote_ts": [a]}
@@ -50,7 +50,7 @@ class Session:
         if self.mode == "transport":
             of_a = of_b = dict.fromkeys(("local_ts", "remote_ts"), [f"dynamic[udp/{PORT}]"])
         elif self.mode == "virtual":
-            del of_a["local_ts"], of_b["remote_ts"]     # the virtual IP then
+            del of_a["local_ts"], of_b["remote_ts"]     # the default is the virtual IP
             at_b.vici.ask("load-pool", {name: {"addrs": addresses}
                                         for name, addresses in POOLS.items()})
             to_b["vips"], to_a["pools"] = ["0.0.0.0", "::"], [*POOLS]
@@ -66,7 +66,7 @@ class Session:
         return self.negotiated()
 
     def negotiated(self):
-        """The SPIs of the two SAs that both hosts have"""
+        """Returns the SPIs of the two SAs that both hosts have."""
         return ike.negotiated(self.ikes, [h for h in self.hosts if self.minimal[h]],
                               strongswan.SUITES[self.proposal])
 
@@ -93,11 +93,12 @@ class Session:
                                                   (self.nat.b, peer, peer), port=PORT))
 
     def errors(self):
-        """What this session has counted as errors, on each host"""
+        """Returns the errors that each host has counted in this session."""
         return [h.errors(self.counted[h]) for h in self.hosts]
 
     def end(self, sent):
-        """So many packets went each way as ESP, by minesp where SAs are minimal."""
+        """Checks that this many packets went each way as ESP, by minesp where SAs are
+        minimal. Ends the session."""
         traffic.carried(self.minimal, sent, self.stats)
         self.ikes[0].terminate()
         ike.wait_for("no SAs", lambda: not any(i.sas() for i in self.ikes))
@@ -109,7 +110,7 @@ class Session:
 
     def some_loss(self, sender):
         """The daemon has changed the addresses of SAs, policies and routes, one after the
-        other. In between xfrm drops packets, and counts them; minesp drops none."""
+        other. Meanwhile xfrm drops and counts packets, but minesp drops none."""
         lost = sender.lost()
         for counted in self.errors():
             lib.equal([name for name in counted if "Proto" in name or name[:4] != "Xfrm"],
@@ -131,7 +132,7 @@ def rekeying(s):
 
 
 def keepalives(s):
-    """They reach b, which counts nothing, and then traffic goes on."""
+    """Keepalives reach b, which does not count them. Then traffic goes on."""
     s.initiate()
     with s.traffic() as sender:
         sender.goes_on()
@@ -140,7 +141,7 @@ def keepalives(s):
     ends = socket.inet_aton(address), struct.pack(">HH", port, nat.PORT)
 
     def is_keepalive(frame):
-        # Source, ports, and after length and checksum what is in UDP
+        # Source, ports, and the payload of UDP after length and checksum
         return (frame[26:30], frame[34:38], frame[42:]) == (*ends, b"\xff")
 
     counted = [h.counters() for h in s.hosts]
@@ -155,7 +156,7 @@ def keepalives(s):
 
 
 def mappings(s):
-    """They change in mid-traffic: b hears of it by ESP alone."""
+    """Mappings change under traffic. b learns of the change only by ESP."""
     s.initiate()
     changes = [*zip(nat.ROUTER[s.outer], (5002, 5003))]
     if s.mode == "transport":
@@ -207,7 +208,7 @@ def roadwarrior(s):
 
 
 def childless(s):
-    """First an IKE_SA without a CHILD_SA, then one"""
+    """An IKE_SA starts without a CHILD_SA, and gets one later."""
     s.configure(childless="force")
     s.ikes[0].initiate("ike")
     for i in s.ikes:
@@ -222,10 +223,12 @@ def childless(s):
 
 
 def reauthentication(s):
-    """Make before break: what is lost is what b sends by the new SAs before a has them."""
+    """Make before break: only packets that b sends by the new SAs before a has them are
+    lost."""
     spis = s.initiate()
     with s.traffic() as sender:
-        # The kernel sends by the newest SA, and counts in seconds; this takes more than one.
+        # The kernel sends by the newest SA, whose age it knows in seconds. This traffic
+        # takes more than one second.
         sender.goes_on(120)
         s.another_ike_sa(0, reauth="yes")
         lib.equal(s.negotiated() & spis, set(), "old SAs")
@@ -270,7 +273,7 @@ WHOSE = {"a": "minimal behind it, stock peer", "b": "stock behind it, minimal pe
 
 def cases():
     for n, (test, minimal, *how) in enumerate(CASES):
-        # Most tests run on each kernel, with minimal SAs on another side.
+        # Most tests run on each kernel, each time with minimal SAs on another side.
         if share.mine(n + n // 3):
             yield (", ".join([test.__name__, WHOSE[minimal], *map(str, how)]),
                    lambda t=test, args=(minimal, *how): session(t, *args))

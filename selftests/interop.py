@@ -1,32 +1,32 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""minesp talks with esp4 and esp6, and with itself: each mode, each pair of
-families, each key length, ESN, every replay window; ping, UDP of every size,
-TCP both ways; the same by way of GSO and GRO."""
+"""minesp interoperates with esp4 and esp6, and with itself: each mode, each pair
+of families, each key length, ESN, several replay windows; ping, UDP of every
+size, TCP both ways; also with GSO and GRO."""
 import contextlib
 import socket
 
 import lib
 from lib import host, share, suites, traffic
 
-EVERY_SIZE = [*range(1, 1601), 4000, 9000, 65000]     # the wire takes 1500
+EVERY_SIZE = [*range(1, 1601), 4000, 9000, 65000]     # the MTU is 1500
 SOME_SIZES = [*range(1, 17), *range(1380, 1500), 4000, 65000]
 
 
 def replay_window(window):
-    # A window of 1 has no room for what comes late.
+    # A window of 1 drops late packets. A single CPU keeps packets in order.
     with traffic.one_cpu() if window == 1 else contextlib.nullcontext():
         traffic.talk("stock", "tunnel", 6, 4, SOME_SIZES, window=window)
 
 
 def offloaded(peer, mode, inner, outer, words="", suite=lib.SUITE):
-    """By way of GSO and GRO. ip -s xfrm state counts every segment there, too."""
+    """With GSO and GRO. ip -s xfrm state still counts every segment."""
     with host.gro():
         traffic.talk(peer, mode, inner, outer, SOME_SIZES, words, suite, offload=1)
 
 
 def empty(receiver, family):
-    """A packet that ends with its IP header: minesp delivers it, and stock does not."""
+    """minesp delivers a packet that ends with its IP header. Stock ESP does not."""
     kind = lib.family_of(lib.ADDRESSES["outer", family]["a"]), socket.SOCK_RAW, 253
     with lib.hosts() as (a, b):
         b.settings(enabled=int(receiver == "minimal"))
@@ -35,7 +35,7 @@ def empty(receiver, family):
         with b.socket(*kind) as sink, a.socket(*kind) as source:
             source.sendto(b"", (b.address(family), 0))
             if receiver == "minimal":
-                header = sink.recv(100)     # of IPv4 only
+                header = sink.recv(100)     # empty with IPv6
                 lib.equal(len(header), 20 if family == 4 else 0, "bytes")
             errors = {} if receiver == "minimal" else {"XfrmInStateProtoError": 1}
             lib.wait_for("counters", lambda: b.errors() == errors)

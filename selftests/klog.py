@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""The kernel's log holds no complaint since the machine came up. Last of the
-tests, so that it speaks for all of them."""
+"""The kernel's log has no complaint since boot. This test is the last, so it covers
+all tests."""
 import os
 import re
 
@@ -18,7 +18,7 @@ COMPLAINT = re.compile(
 
 
 def log():
-    """Its lines, from the first one on."""
+    """Returns all lines of the log. Fails if the first one is missing."""
     lines = []
     first = None
     fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
@@ -38,9 +38,9 @@ def log():
 
 
 def leaks():
-    """Memory that nobody points to, and that is old enough to be a leak."""
+    """kmemleak finds no unreferenced memory that is old enough to be a leak."""
     kmemleak = debugfs.path("kmemleak")
-    # What the first scan finds may only have been on its way.
+    # The first scan may find memory whose only reference was moving.
     for _ in range(2):
         kmemleak.write_text("scan")
     assert not kmemleak.read_text(), kmemleak.read_text()

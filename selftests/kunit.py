@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""The unit tests, minesp/kunit: what is pure arithmetic. On kernels with
-CONFIG_KUNIT and CONFIG_KUNIT_DEBUGFS."""
+"""The unit tests of minesp/kunit, which cover pure arithmetic. They need CONFIG_KUNIT
+and CONFIG_KUNIT_DEBUGFS."""
 import os
 import pathlib
 import re
@@ -11,7 +11,7 @@ from lib import debugfs
 
 
 def results():
-    """(suite and case, whether it passed, what it said)"""
+    """Yields (suite and case, whether it passed, its output)."""
     ko = pathlib.Path(os.environ.get("MINESP_KO", "")).parent / "kunit/minesp_kunit.ko"
     if ko.exists():
         lib.sh("modprobe kunit")

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """libreswan, an IKE daemon, with strongSwan and with itself, also from behind a NAT: tunnels
-come up by its default proposals and by others, and are rekeyed under traffic."""
+come up with its default proposals and with others, and are rekeyed under traffic."""
 import contextlib
 
 import lib
@@ -9,21 +9,21 @@ from lib import ike, libreswan, nat, share, strongswan, traffic
 
 PORT = 6000
 
-# What libreswan is told, and the suite that comes of it: as strongSwan calls it, if minesp
-# has it
+# The settings of libreswan, and strongSwan's name for the suite that results; None: minesp
+# lacks that suite
 DEFAULTS = {}, "aes256gcm16-esn"
 CHOSEN = {"esp": "aes_gcm128", "esn": "no"}, "aes128gcm16"
 SHA1 = {"esp": "aes128-sha1,aes_gcm128", "esn": "no"}, None
 ALGORITHMS = {**strongswan.SUITES, None: [("hmac(sha1)", 20, "96"), strongswan.CBC]}
 
-# What counts packets that come before their SA: it is not there, or about to be.
+# Counters of packets that arrive before their SA is there, or while it is being added
 EARLY = "XfrmAcquireError", "XfrmInStateInvalid"
 
 
 @lib.fixture
 def daemons(peer, natted):
-    """libreswan on a, and the peer's daemon on b, with a NAT in between or not. They take
-    long to start, so all cases use the same."""
+    """libreswan on a, and the peer's daemon on b, with or without a NAT in between. The
+    daemons take long to start, so all cases share them."""
     with contextlib.ExitStack() as stack:
         if natted:
             n = nat.Nat(*stack.enter_context(lib.namespaces("abr")))
@@ -34,7 +34,7 @@ def daemons(peer, natted):
 
 
 def tunnel(i, me, peer, family, words, suite):
-    """Tells a daemon of the tunnel between these addresses; family: of what it carries."""
+    """Configures a daemon's tunnel between these addresses. family: that of its payload"""
     ours, theirs = (f"{lib.ADDRESSES['inner', family][name]}/{32 if family == 4 else 128}"
                     for name in (i.host.name, i.host.peer))
     if isinstance(i, libreswan.Ike):
@@ -76,8 +76,8 @@ def session(peer, natted, enabled, inner, outer, words, suite):
             ike.rekey(ikes, i, sender)
         sender.lost()
     negotiated()
-    # libreswan sends by new SAs before the host that has asked for them has them. Nothing
-    # else is lost.
+    # libreswan sends by new SAs before the host that has asked for them has added them.
+    # No other packet is lost.
     early = {a: sender.there - sender.back, b: set(range(sender.sent)) - sender.there}
     for h, lost in early.items():
         counted = h.errors(errors[h])
@@ -94,7 +94,7 @@ def explained(peer, natted, *args):
         with ike.explained(daemons(peer, natted)[1]):
             session(peer, natted, *args)
     except Exception:
-        daemons.cache_clear()   # new ones for the next case
+        daemons.cache_clear()   # new daemons for the next case
         raise
 
 

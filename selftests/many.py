@@ -1,9 +1,10 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Many inbound SAs in one namespace: adding them, a packet to each, deleting
-them; what one costs in memory beside one of esp4, and that a packet costs the
-same with many as with few. MINESP_SAS says how many, 1000 unless set:
-emulation is slow."""
+"""Many inbound SAs in one namespace are added, get a packet each, and are deleted. The
+test prints the memory of an SA, and of an SA of esp4. It checks that a packet takes about
+the same time with many SAs as with few.
+
+MINESP_SAS: the number of SAs (1000, because emulation is slow)."""
 import os
 import random
 import struct
@@ -23,7 +24,8 @@ FIRST = 0x1000
 
 
 def add_all(p, first, last, words=""):
-    """A reqid for each, or the kernel walks through all of them for a new one."""
+    """Adds SAs, each with its own reqid. With a shared reqid, the kernel would walk
+    through all SAs for each new one."""
     ends = f"src {p.b.address(4)} dst {p.a.address(4)} proto esp"
     rest = (f"mode transport replay-window 32 {lib.AEAD} {lib.KEYS[128]} 128 "
             f"{words}")
@@ -41,8 +43,8 @@ def _allocated():
 
 
 def allocated():
-    """Bytes of the kernel's own objects and tables, once RCU has freed what it
-    is going to free."""
+    """Returns the bytes of the kernel's own objects and tables, once RCU has freed what
+    it holds back."""
     least, since = _allocated(), time.monotonic()
     while time.monotonic() < since + 6:     # kfree_rcu() collects for 5 seconds
         time.sleep(0.2)
@@ -52,8 +54,8 @@ def allocated():
 
 
 def hit(p, sas, seq):
-    """A packet to each SA; returns seconds per packet."""
-    # Scapy makes one, which is then made over: a hundred times faster.
+    """Sends a packet to each SA; returns seconds per packet."""
+    # Scapy makes one packet. To copy and change it is a hundred times faster.
     nh, payload = p.datagram(b"x")
     esp = p.esp(payload, nh)
     head = p.ethernet(p.frame(esp))[:-len(esp)]
@@ -76,7 +78,7 @@ def hit(p, sas, seq):
 
 
 def empty(p):
-    """The socket of the peer may keep one of its own, in its cached route."""
+    """Deletes all SAs. The peer's socket may keep an SA in its cached route."""
     p.a.ip("xfrm state flush")
     kmod.wait_gone("all SAs are gone", lambda: max(
         p.a.listed(), default=0) < FIRST << 8, 300)
@@ -91,7 +93,7 @@ def many():
         while slots < 2 * SAS:
             slots *= 2
         p.a.sysctl("net.minesp.sad_slots", slots)
-        # Stock ones first, so that the tables of xfrm have grown.
+        # Stock SAs come first, so that the tables of xfrm have grown.
         for kind, words in (("stock", lib.XFLAG_STOCK), ("minimal", ""),
                             ("stock", lib.XFLAG_STOCK)):
             empty(p)
@@ -103,7 +105,7 @@ def many():
             add_all(p, FIRST + FEW, FIRST + SAS, words)
             memory[kind] = (allocated() - before) / SAS
             if kind == "minimal":
-                for n in range(0, SAS, BATCH):      # one to each
+                for n in range(0, SAS, BATCH):      # one packet to each
                     hit(p, range(FIRST + n, FIRST + min(n + BATCH, SAS)), 100)
                 lib.equal(p.a.stats()["InLookup"], SAS, "InLookup")
                 sample = random.sample(range(FIRST, FIRST + SAS), FEW)
@@ -116,8 +118,8 @@ def many():
         f"{memory['stock']:.0f} with esp4; a packet takes "
         f"{many / few:.2f} times what it "
         f"takes with {FEW} SAs")
-    # Emulated time is not exact, least of all beside other machines: with few SAs
-    # this is to be read. With 100000, a list of them takes longer than that.
+    # Emulated time is not exact, above all beside other machines, so the limit is wide.
+    # A list of 100000 SAs would exceed it.
     assert many < 10 * few, f"{many} and {few} seconds a packet"
 
 
