@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""ESP in UDP: with stock and minimal peers; through a NAT, which changes its mapping; and
-with a peer that shares no code with the kernel, field by field."""
+"""ESP in UDP: with stock and minimal peers; through a NAT that changes its mapping; and,
+field by field, with a peer that shares no code with the kernel."""
 import contextlib
 import os
 import random
@@ -37,7 +37,7 @@ def sockets(a, b, family):
 
 @lib.fixture
 def hosts(peer):
-    """For all suites"""
+    """Two hosts for all suites"""
     with lib.hosts() as (a, b), contextlib.ExitStack() as stack:
         if peer == "stock":
             b.settings(enabled=0)
@@ -64,13 +64,13 @@ FLAGS = {"stock": lib.XFLAG_STOCK, "minimal": lib.XFLAG_MINIMAL}
 
 @lib.fixture
 def behind():
-    """For all that goes through the NAT"""
+    """A NAT for all cases that need one"""
     with nat.behind() as n:
         yield n
 
 
 def goes_to(n, end):
-    """Where host b sends to, when a datagram is sent by that end."""
+    """Returns the address and port to which host b sends a datagram of that end."""
     version, protocol, src, dst, udp = ((b"\x08\0", 23, 26, 30, 34) if n.family == 4 else
                                         (b"\x86\xdd", 20, 22, 38, 54))
     family = lib.family_of(n.public[0])
@@ -86,7 +86,7 @@ def goes_to(n, end):
 
 
 def through(kinds, mode, inner, outer):
-    """The NAT changes its mapping in mid-traffic. kinds: of the SAs of a, and of b."""
+    """The NAT changes its mapping under traffic. kinds: those of the SAs of a, and of b"""
     n = behind()
     router = nat.ROUTER[outer]
     hosts = n.a, n.b
@@ -108,7 +108,7 @@ def through(kinds, mode, inner, outer):
             mappings.none()
 
         both_ways()
-        # Another port; in tunnel mode, another address, too
+        # First another port. In tunnel mode, then another address, too.
         changes = [((router[0], 5002), n.port_heard)]
         if mode == "tunnel":
             changes.append(((router[1], 5003), n.heard))
@@ -133,7 +133,7 @@ def through(kinds, mode, inner, outer):
 
 class Peer(scapy_peer.Peer):
     def capture(self):
-        """The next UDP packet that a sends"""
+        """Returns the next UDP packet that a sends."""
         while True:
             packet = Ether(self.wire.recv(1 << 17)).payload
             if packet.src == self.a.address(self.outer) and UDP in packet:
@@ -150,10 +150,10 @@ def scapy(mode, inner, outer, mtu=1500, **more):
 
 @lib.fixture
 def direct():
-    """The counter for packets whose SA is known from the packet before: InDirect, unless
-    this is an early 6.1, which does not take an SA from minesp for ESP in UDP."""
+    """Yields the counter for packets whose SA is known from an earlier packet: InDirect, or
+    InLookup on early 6.1 kernels, which do not take an SA from minesp for ESP in UDP."""
     with scapy("transport", 4, 4) as p:
-        for _ in range(3):      # of which the second may show it to minesp
+        for _ in range(3):      # the second may make the SA known
             before = p.a.stats()
             p.still_works()
         way = "InDirect" if p.a.stats()["InDirect"] > before["InDirect"] else "InLookup"
@@ -162,7 +162,7 @@ def direct():
 
 
 def send(mode, inner, outer):
-    """Each field of the UDP header, and that Scapy can open what follows it."""
+    """Checks each field of the UDP header, and opens the ESP after it."""
     # b's kernel answers by ICMP unless it has a socket.
     with scapy(mode, inner, outer, mtu=65535) as p, nat.ike(p.b, outer):
         for seq, n in enumerate((*range(9), 1300, 65000), start=1):
@@ -195,8 +195,8 @@ def send(mode, inner, outer):
 
 
 def receive(mode, inner, outer):
-    """Checksum right or, with IPv4, absent; the first packet by look-up, then direct;
-    fragments; and what UDP cuts off."""
+    """Packets with a valid checksum or, with IPv4, without one; the first by lookup, then
+    direct; fragments; and trailing bytes, which UDP cuts off."""
     with scapy(mode, inner, outer) as p:
         def deliver(packets, data):
             for packet in packets:
@@ -216,7 +216,7 @@ def receive(mode, inner, outer):
             deliver([p.frame(esp(data))], data)
         p.counts(before, InPackets=8, **{direct(): 8})
         packet = (IP if outer == 4 else IPv6)(bytes(p.frame(esp(b"checksum"))))
-        del packet[UDP].chksum      # Scapy writes the right one.
+        del packet[UDP].chksum      # Scapy writes the valid one.
         deliver([packet], b"checksum")
         if outer == 4:
             packet = esp(b"trailing")
@@ -233,8 +233,8 @@ def receive(mode, inner, outer):
 
 
 def malformed(outer):
-    """Truncated, with wrong lengths and checksums; what is not ESP gets to the socket, and
-    a keepalive to nobody."""
+    """Truncated packets, and packets with wrong lengths and checksums, are dropped. Packets
+    other than ESP reach the socket. Keepalives do not."""
     with scapy("transport", outer, outer) as p:
         nh, payload = p.datagram(b"x" * 20)
         whole = p.esp(payload, nh)
@@ -254,8 +254,8 @@ def malformed(outer):
         p.still_works()
         before = p.counters()
         p.send(p.frame(b"\xff"))                        # a keepalive
-        for length in 0, 7, len(whole) + 9, 0xffff:     # 8 is right for no data
-            if length or outer == 4:                    # 0 is for jumbograms
+        for length in 0, 7, len(whole) + 9, 0xffff:     # 8 is valid without data
+            if length or outer == 4:                    # 0 is valid for jumbograms
                 p.send(p.frame(whole, length=length))
         p.send(p.frame(whole, summed=0x1234))
         if outer == 6:
@@ -265,12 +265,12 @@ def malformed(outer):
         lib.equal(p.ike.recv(100), bytes(4) + b"IKE", "for the daemon")
         lib.equal(p.ike.recv(100), bytes(4) + whole, "for the daemon")
         p.counts(before)
-        # Not even the SN is used up.
+        # These packets have not used up the SN.
         p.deliver(whole, b"x" * 20)
 
 
 def mismatch(outer):
-    """ESP for an SA that wants it in UDP, and the reverse; found directly and not."""
+    """Plain ESP for an SA that needs UDP, and the reverse, by lookup and direct"""
     with scapy("transport", outer, outer) as p:
         def esp():
             nh, payload = p.datagram(b"x")
@@ -291,8 +291,8 @@ def mismatch(outer):
 
 
 def mappings(outer):
-    """What does not move the peer: a wrong ICV, a replay, a packet that was late; in the
-    end, one that does."""
+    """Packets with an invalid ICV, replays and late packets do not move the peer. The
+    newest valid packet does."""
     with scapy("transport", outer, outer) as p, contextlib.closing(
             nat.Mappings(p.a)) as heard:
         nh, payload = p.datagram(b"x")
@@ -314,7 +314,7 @@ def mappings(outer):
         p.sport = 6002
         p.deliver(packet(11), b"x")
         lib.equal(heard.next(), (lib.SPI["a"], me, nat.PORT, me, 6002), "mapping")
-        # As long as nobody has updated the SA; and from another address, too
+        # minesp reports a move until the SA is updated, also to another address.
         there = {4: "192.0.2.77", 6: "2001:db8::77"}[outer]
         p.source = there
         p.send(p.frame(packet(12)))
@@ -331,14 +331,15 @@ def mappings(outer):
 
 
 def copies(outer):
-    """A copy from elsewhere arrives while the original is decrypted."""
+    """A copy from another port arrives while the original is decrypted."""
     with crypto.async_aead() as cipher, scapy("transport", outer, outer) as p, \
             contextlib.closing(nat.Mappings(p.a)) as heard:
         nh, payload = p.datagram(b"x")
         me = p.b.address(outer)
 
         def original_first():
-            """Whether the copy has not moved the peer. It does if it is decrypted first."""
+            """Returns whether the copy has not moved the peer. A copy that is decrypted
+            first moves it."""
             esp = p.esp(payload, nh)
             before = p.counters()
             cipher.set(hold=1)
@@ -362,7 +363,7 @@ def copies(outer):
 
 
 def path_mtu(*mode):
-    """As that of stock SAs, ESP in UDP, too"""
+    """The path MTU is the same as with stock SAs in UDP."""
     mtus = [pmtu.found(*mode, f"{nat.WORDS} {flag}", before=lambda a, b: sockets(
         a, b, mode[2])) for flag in FLAGS.values()]
     lib.equal(mtus[1], mtus[0], "MTU of the link, of the path")

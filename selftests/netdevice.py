@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""No network device runs a minimal SA: not one that could, not one that asks its slaves,
-not one that cannot. Stock SAs keep that."""
+"""A minimal SA is never offloaded to a network device: not to one that supports offload,
+not to a bond, which asks its slaves, and not to another. Stock SAs still can be."""
 import contextlib
 import os
 
@@ -9,14 +9,14 @@ import lib
 from lib import kmod, spare
 
 KERNEL = tuple(map(int, os.uname().release.split(".")[:2]))
-# How it refuses a minimal SA: it looks at the type first, or at TFC padding
+# How the kernel refuses a minimal SA: it checks the type first, or TFC padding
 REFUSED = ("Type doesn't support offload" if KERNEL < (6, 13) else
            "TFC padding can't be offloaded")
 
 
 @contextlib.contextmanager
 def device(kind):
-    """The name of a device in a spare host, and the host."""
+    """Yields a spare host, and the name of a device in it."""
     kmod.released()
     with spare.host() as h:
         if kind == "netdevsim":
@@ -52,13 +52,13 @@ def offload(kind, direction):
                      lambda: kmod.refcount("minesp") == before)
         said = spare.add(h, f"{words} {lib.XFLAG_STOCK}", check=False)
         shown = h.ip("xfrm state")
-        if kind == "bond":  # it asks its slaves, and has none
+        if kind == "bond":  # a bond asks its slaves, and this one has none
             assert said and REFUSED not in said, f"said {said!r}"
         else:
             lib.equal(said, "", "what ip said of a stock SA")
             lib.equal("offload" in shown, kind == "netdevsim", f"offload in {shown}")
         h.ip("xfrm state flush")
-        # What keeps a device away does not show.
+        # The TFC padding that keeps a minimal SA from devices is not shown.
         spare.add(h, lib.SUITE)
         shown = h.ip("xfrm state")
         assert "tfcpad" not in shown and "offload" not in shown, shown

@@ -1,11 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Random requests for SAs, as netlink messages that ip(8) would not make. The
-kernel's own ESP says what the kernel takes; of that minesp takes what its
-documentation says, no more and no less, and nothing is left of a request that
-was refused. With net.minesp.enabled=2 the kernel's own ESP takes the rest.
+"""Random requests for SAs, as netlink messages that ip(8) would not make. Stock ESP shows
+what the kernel accepts. Of these requests, minesp accepts exactly those that its
+documentation says. A refused request leaves nothing behind. With net.minesp.enabled=2,
+stock ESP takes the other requests.
 
-MINESP_REQUESTS: how many (800). MINESP_SEED: what they are made from."""
+MINESP_REQUESTS: the number of requests (800). MINESP_SEED: their seed."""
 import os
 import random
 

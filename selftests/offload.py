@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""esp4_offload and esp6_offload never see a minimal SA, whatever is loaded when and by
-whom. And what newer kernels add to an SA: its direction, its CPU, IPTFS, the message that
-moves it."""
+"""esp4_offload and esp6_offload never process a minimal SA, in any order of loading, and
+also if an unprivileged user has them loaded. Features of newer kernels: an SA's direction,
+its CPU, IPTFS, the message that moves it."""
 import contextlib
 import socket
 import struct
@@ -32,7 +32,7 @@ def load_offloads():
 
 
 def talks(a, b, family):
-    """Both directions, in datagrams and in TCP's segments; and minesp did it."""
+    """UDP and TCP work both ways, and minesp carries them."""
     before = a.stats(), b.stats()
     traffic.udp(a, b, family, "outer", SIZES)
     traffic.tcp(a, b, family, "outer", 100000)
@@ -43,7 +43,7 @@ def talks(a, b, family):
 
 
 def order(steps, words=""):
-    """Minimal SAs of before and of after each step."""
+    """Minimal SAs work, whether they were added before or after a step."""
     with kmod.restored():
         kmod.unload()
         unload_offloads()
@@ -65,7 +65,7 @@ def order(steps, words=""):
 
 
 def by_tenant():
-    """Somebody without privileges has them loaded, by a stock SA of their own."""
+    """An unprivileged user has the offloads loaded by adding a stock SA."""
     def load():
         with tenant.tenant() as t:
             t.ip("link set lo up\n" + "".join(
@@ -78,7 +78,7 @@ def by_tenant():
 
 
 def directions():
-    """An SA that is for one direction works in that one."""
+    """An SA with a direction works in that direction."""
     kmod.released()
     with spare.host() as h:
         if spare.add(h, f"{GCM} {lib.XFLAG_STOCK} dir out", check=False):
@@ -101,7 +101,7 @@ def directions():
 
 
 def attributes(h):
-    """Those that the kernel dumps of the only SA of a host."""
+    """Returns the attributes that the kernel dumps of the only SA of a host."""
     sock = h.socket(socket.AF_NETLINK, socket.SOCK_RAW, xfrm.NETLINK_XFRM)
     sock.send(struct.pack("=IHHII", 16, XFRM_MSG_GETSA, NLM_F_DUMP | 1, 1, 0))
     message = sock.recv(1 << 16)
@@ -114,7 +114,7 @@ def attributes(h):
 
 
 def per_cpu():
-    """An SA that belongs to a CPU carries what that CPU sends."""
+    """An SA that belongs to a CPU carries the packets that this CPU sends."""
     cpu = struct.pack("=I", 0)
     with lib.hosts() as (a, b):
         for flags in (xflag.STOCK, xflag.MINIMAL):
@@ -139,7 +139,8 @@ def per_cpu():
 
 
 def iptfs():
-    """Refused, by its name, with the way out. ip may not have it yet."""
+    """IPTFS is refused. The message names IPTFS, and stock ESP as the alternative. Older
+    versions of ip lack IPTFS, so this uses netlink."""
     kmod.released()
     with spare.host() as h:
         h.settings(enabled=1)
@@ -173,8 +174,8 @@ def move(a, b, new):
 
 
 def moved():
-    """An SA that XFRM_MSG_MIGRATE_STATE moves stays of its kind, and goes on from its
-    SN. One that cannot be moved stays where it is."""
+    """An SA that XFRM_MSG_MIGRATE_STATE moves keeps its kind, and continues from its
+    SN. An SA that cannot be moved stays where it is."""
     new = "192.0.2.99"
     with lib.hosts() as (a, b):
         a.sas("tunnel", 4, 4, lib.XFLAG_STOCK)
@@ -185,7 +186,7 @@ def moved():
         sent = a.listed()[lib.SPI["b"]]["last-sent"]
         assert sent != "0", sent
         lib.equal(move(a, b, new), 0, "error")
-        # The one that has moved is the last with its SPI.
+        # listed() returns the moved SA, because it is the last one with this SPI.
         now = a.listed()[lib.SPI["b"]]
         lib.equal((now["destination"], now["last-sent"]), (new, sent), "the SA")
         a.settings(sn_epoch=1)
@@ -195,7 +196,7 @@ def moved():
 
 
 def migrated():
-    """The copy that migration makes of an SA is minimal ESP's to send by, too."""
+    """minesp also sends by the copy that migration makes of an SA."""
     with kmod.restored(), lib.hosts() as (a, b):
         load_offloads()
         new = "192.0.2.99"

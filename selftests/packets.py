@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""A peer that shares no code with the kernel: Scapy builds ESP packets that
-minesp has to accept, or to drop for a reason that a counter names, and opens
-what minesp sends, field by field."""
+"""A peer that shares no code with the kernel: Scapy. It builds ESP packets, which
+minesp has to accept, or drop for a reason that a counter names. It opens the
+packets that minesp sends, field by field."""
 import contextlib
 import os
 import random
@@ -23,7 +23,7 @@ KEY, HEADER, IV, ICV = (scapy_peer.KEY, scapy_peer.HEADER, scapy_peer.IV, scapy_
 
 
 def receive(mode, inner, outer):
-    """Every alignment; padding of every length, and of any content."""
+    """Payloads of every alignment, and padding of various lengths and contents"""
     with scapy_peer.peer(mode, inner, outer) as p:
         for n in [*range(10), 1300]:
             data = random.randbytes(n)
@@ -38,7 +38,7 @@ def receive(mode, inner, outer):
 
 
 def send(mode, inner, outer):
-    """Every field of what minesp sends."""
+    """Checks every field of the packets that minesp sends."""
     with scapy_peer.peer(mode, inner, outer) as p:
         ivs = set()
         for seq, n in enumerate([*range(10), 1300], start=1):
@@ -50,8 +50,8 @@ def send(mode, inner, outer):
             lib.equal(esp.seq, seq, "SN")
             iv = esp.data[:IV]
             ivs.add(iv)
-            # Scapy's own decryption loses the padding. Raises when the ICV is
-            # wrong; RFC 4106: the nonce is salt and IV, SPI and SN are covered.
+            # Scapy's own decryption loses the padding. This raises if the ICV is
+            # invalid. RFC 4106: the nonce is salt and IV, the ICV covers SPI and SN.
             plain = AESGCM(KEY[:-4]).decrypt(KEY[-4:] + iv, esp.data[IV:],
                                              bytes(esp)[:HEADER])
             padlen, nh = plain[-2:]
@@ -82,8 +82,7 @@ def send(mode, inner, outer):
 
 
 def worn_out(words, wanted):
-    """An SA that may send packets with these SNs, and no more; not in the clear,
-    either."""
+    """An SA sends packets with these SNs and then nothing, not even in the clear."""
     with scapy_peer.meet(scapy_peer.Peer, "transport", 4, 4, words=words) as p:
         found = []
         for _ in wanted:
@@ -117,8 +116,8 @@ def grown():
 
 
 def no_next_header(mode, inner, outer):
-    """Next Header 0: hop-by-hop options do not follow ESP. Without netfilter, where
-    xfrm returns the Next Header to IPv4, 22 reads as -EINVAL there."""
+    """Next Header 0 is dropped, because hop-by-hop options do not follow ESP. Without
+    netfilter, xfrm returns the Next Header to IPv4, which takes 22 for -EINVAL."""
     with scapy_peer.peer(mode, inner, outer) as p:
         _, payload = p.datagram(b"x")
         bad = (0,) if os.path.exists("/proc/sys/net/netfilter") else (0, 22)
@@ -166,7 +165,7 @@ def headers():
 
 
 def inner_is_not_ip():
-    """What a tunnel carries has to be IP; whoever has the key may err."""
+    """Packets in a tunnel that are not IP are dropped. A peer with the key may send them."""
     with scapy_peer.peer("tunnel", 4, 4) as p:
         before = p.counters()
         for payload, nh in ((b"", 4), (b"x", 4), (b"", 41), (b"x" * 39, 41),
@@ -184,7 +183,7 @@ def cases():
         yield f"send, {name}", lambda args=args: send(*args)
         yield f"dummy packets, {name}", lambda args=args: inbound.dummy(*args)
         yield f"Next Header 0, {name}", lambda args=args: no_next_header(*args)
-    # RFC 4303 3.3.3: an SN that would be 0 again is not sent.
+    # RFC 4303 3.3.3: a packet whose SN would be 0 again is not sent.
     last = 0xffffffff
     yield "no SNs left", lambda: worn_out(f"replay-oseq {last - 3}",
                                           [last - 2, last - 1, last])

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""SAs that a program adds by PF_KEY (RFC 2367), as setkey does: the same suites
-are minimal or refused, as far as PF_KEY has them; and their SNs come to an end."""
+"""SAs that a program adds by PF_KEY (RFC 2367), as setkey does. Of the suites that
+PF_KEY has, the same are minimal or refused. An SA ends with its SNs."""
 import errno
 import itertools
 import os
@@ -16,7 +16,7 @@ AF_KEY, PF_KEY_V2 = 15, 2
 SADB_ADD, SADB_SATYPE_ESP, SADB_SASTATE_MATURE = 3, 3, 1
 EXT_SA, EXT_SRC, EXT_DST, EXT_AUTH, EXT_ENCRYPT = 1, 5, 6, 8, 9
 
-# What linux/pfkeyv2.h calls them, and bytes of the key
+# Numbers from linux/pfkeyv2.h, and the length of the key in bytes
 AUTHS = {"hmac(sha512)": (7, 64), "xcbc(aes)": (9, 16)}
 WEAK_AUTHS = {"none": (0, 0), "hmac(sha1)": (3, 20),
               "hmac(sha256), 96 bits": (5, 32)}
@@ -67,7 +67,7 @@ def taken():
 
 
 def refused():
-    """By minesp, and nobody else: stock they are taken."""
+    """minesp refuses these suites. Stock ESP accepts them."""
     pairs = [*itertools.product(WEAK_AUTHS.values(), ENCS.values()),
              *itertools.product(AUTHS.values(), WEAK_ENCS.values())]
     with spare.host() as a:
@@ -81,7 +81,7 @@ def refused():
 
 
 def ends():
-    """SNs from the clock, 2^32 of a microsecond since the epoch."""
+    """An SA with SNs from the clock ends 2^32 ticks of a microsecond after the epoch."""
     with spare.host() as a:
         a.settings(sn_mode=1, sn_tick_us=1,
                    sn_epoch=int(time.time()) - (2 ** 32 // 10 ** 6 - 8))

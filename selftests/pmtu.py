@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Path MTU discovery over minesp works as over esp4 and esp6: the same MTU is
-found, what fits arrives, TCP gets through. So do redirects. And what no IP packet
-can hold is refused."""
+"""Path MTU discovery over minesp works as over esp4 and esp6: the same MTU is found,
+packets that fit arrive, and TCP gets through. Redirects work, too. Packets that are
+too long for IP are refused."""
 import errno
 import socket
 
@@ -25,14 +25,14 @@ def same_as_stock(*args, **more):
 
 
 def implicit_iv(*args):
-    """8 bytes less of overhead."""
+    """An implicit IV saves 8 bytes of overhead."""
     lib.equal(pmtu.found(*args, lib.XFLAG_IMPLICIT_IV),
               tuple(n + 8 for n in pmtu.found(*args, "")),
               "MTU of the link, of the path")
 
 
 def too_big(family):
-    """UDP's longest datagram, which ESP pushes over the 65535 of IP."""
+    """The longest UDP datagram, which ESP makes longer than the 65535 bytes of IP"""
     with lib.hosts() as (a, b):
         for h in (a, b):
             h.sas("transport", family, family)
@@ -50,7 +50,7 @@ def too_big(family):
             else:
                 raise AssertionError(f"{n} bytes were sent")
         lib.equal(a.stats()["OutTooBig"], 2, "OutTooBig")
-        # The most that fits, on a multiple of four with the trailer.
+        # The longest datagram that fits. With the trailer, it is a multiple of four.
         most = (65535 - (20 if family == 4 else 0) - overhead + 2) // 4 * 4 - 2 - 8
         source.sendto(bytes(most), sink.getsockname()[:2])
         lib.equal(len(sink.recv(1 << 16)), most, "bytes")
@@ -59,7 +59,7 @@ def too_big(family):
 
 
 def redirected(family, words):
-    """The router, b, says that another one is nearer. It quotes ESP."""
+    """The router, b, redirects a to another router. The redirect quotes ESP."""
     far = {4: "203.0.113.9", 6: "2001:db8:9::9"}[family]
     old, new = {4: (lib.ADDRESSES["outer", 4]["b"], "192.0.2.77"),
                 6: ("fe80::b", "fe80::77")}[family]

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Which SAs are minimal, and what is refused: each refusal says what is wrong,
-leaves nothing behind, and names stock ESP if that takes the SA."""
+"""Which SAs are minimal, and which are refused. Each refusal says what is wrong,
+leaves nothing behind, and names stock ESP if stock ESP accepts the SA."""
 
 import lib
 from lib import algorithms, kmod, share, spare
@@ -10,13 +10,14 @@ KEY = lib.KEYS[128]
 
 
 def key(length):
-    """Of so many bytes, as ip xfrm takes it."""
+    """Returns a key of this many bytes, as ip xfrm takes it."""
     return "0x" + bytes(range(1, 1 + length)).hex() if length else "''"
 
 
 def refused(words, message, **where):
-    """Where the message names stock ESP, that takes the SA: by extra-flag, and by
-    net.minesp.enabled=2 with a warning and a counter. Otherwise it refuses the SA, too."""
+    """If the message names stock ESP, stock ESP accepts the SA: by extra-flag, and by
+    net.minesp.enabled=2 with a warning and a counter. Otherwise, enabled=2 refuses the
+    SA, too."""
     def became_stock():
         return sum(n for name, n in host.stats().items() if name.startswith("Stock"))
 
@@ -42,7 +43,7 @@ def refused(words, message, **where):
         lib.equal((there, stock, "SA uses stock ESP" in said),
                   (way_out, int(way_out), way_out),
                   "stock by enabled=2, counted, and with a warning")
-        # What only minimal ESP has keeps the SA from becoming stock.
+        # An SA that needs a feature of minimal ESP does not become stock.
         for settings in {"sn_mode": 1}, {"rx_fresh": 1}:
             host.settings(sn_epoch=1, **settings)
             assert not add(2)[1], f"stock with {settings}"
@@ -50,7 +51,7 @@ def refused(words, message, **where):
 
 
 def weak(words, message):
-    """Algorithms that minesp refuses, and stock ESP takes if it has them."""
+    """Algorithms that minesp refuses, and that stock ESP accepts if the kernel has them"""
     with spare.host() as host:
         said = spare.add(host, f"{words} {lib.XFLAG_STOCK}", check=False)
     refused(words, "algorithm not found" if "algorithm not found" in said else message)
@@ -64,7 +65,7 @@ def minimal(enabled, words, wanted):
         now = kmod.refcount("minesp"), kmod.refcount("esp4")
         lib.equal((now[0] - before[0], now[1] - before[1]),
                   (1, 0) if wanted else (0, 1), "references (minesp, esp4)")
-        # What the kernel dumps back is what was asked for.
+        # The kernel dumps the extra-flag that was requested.
         if words:
             said = lib.sh(f"ip -n {host.ns} -s xfrm state")
             asked = f"{int(words.split()[1], 0):x}"
@@ -143,7 +144,7 @@ def refusals():
     yield ("digest_null",
            lambda: refused(f"{cbc} auth digest_null ''",
                            "weak or unsupported authenticator"))
-    # What ip's auth means: the kernel's default, 96 bits
+    # ip's auth means the kernel's default ICV, 96 bits.
     yield ("HMAC-SHA2-256 of 96 bits",
            lambda: refused(f"{cbc} auth hmac(sha256) {key(32)}",
                            "use auth-trunc, a key of 32 bytes and a 128-bit ICV"))
