@@ -117,7 +117,7 @@ def grown():
 
 def no_next_header(mode, inner, outer):
     """Next Header 0 is dropped, because hop-by-hop options do not follow ESP. Without
-    netfilter, xfrm returns the Next Header to IPv4, which takes 22 for -EINVAL."""
+    netfilter, xfrm returns the Next Header to IPv4, and 22 reads as -EINVAL there."""
     with scapy_peer.peer(mode, inner, outer) as p:
         _, payload = p.datagram(b"x")
         bad = (0,) if os.path.exists("/proc/sys/net/netfilter") else (0, 22)

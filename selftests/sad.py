@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""From the SPI straight to the SA: who gets there, who does not and still
-arrives, what the table forgets, and rekeying under traffic."""
+"""Direct input, from the SPI straight to the SA: which packets are direct, which are
+not and still arrive, what the table forgets, and rekeying under traffic."""
 import contextlib
 import functools
 import operator
@@ -25,7 +25,7 @@ def is_direct(host, spi):
 
 
 def direct(mode, inner, outer, words=""):
-    """All packets but the first, which proves the SA, go the short way."""
+    """All packets are direct but the first, which proves the SA."""
     kind = "inner" if mode == "tunnel" else "outer"
     with lib.hosts() as (a, b):
         for h in (a, b):
@@ -48,7 +48,7 @@ def direct(mode, inner, outer, words=""):
 
 def sa(host, spi, dst=None, src=None, words="", check=True, verb="add",
        mode="transport"):
-    """An inbound SA of host a, or of another address."""
+    """Adds an inbound SA for an address of the host, or for dst."""
     family = 6 if ":" in (dst or "") else 4
     dst = dst or host.address(4)
     src = src or lib.ADDRESSES["outer", family]["b"]
@@ -70,7 +70,7 @@ def way(p, spi, data=b"x", seq=None):
 
 
 def collision():
-    """Two SAs, one slot: the first that proves itself has it for life."""
+    """Two SAs share a slot. The first that proves itself keeps it until it is deleted."""
     with scapy_peer.peer() as p:
         slots = int(p.a.sysctl("net.minesp.sad_slots"))
         one, two = 0x2000, 0x2000 + (slots // 2 << 8)
@@ -87,7 +87,7 @@ def collision():
 
 
 def two_addresses():
-    """An SPI that another address of the host also uses."""
+    """Two addresses of the host use the same SPI."""
     with scapy_peer.peer() as p:
         other = "192.0.2.11"
         p.a.ip(f"""
@@ -113,7 +113,7 @@ def two_addresses():
 
 
 def proved_only():
-    """Nobody without the key gets an SA into the table."""
+    """Only a packet with a valid ICV gets its SA into the table."""
     with scapy_peer.peer() as p:
         nh, payload = p.datagram(b"x")
         esp = p.esp(payload, nh)
@@ -125,20 +125,20 @@ def proved_only():
         lib.equal(is_direct(p.a, lib.SPI["a"]), False, "direct")
         p.deliver(esp, b"x")
         lib.equal(is_direct(p.a, lib.SPI["a"]), True, "direct")
-        # Once there, what is bad is dropped all the same.
+        # Invalid packets for an SA in the table are dropped, too.
         before = p.counters()
         p.send(p.frame(esp))
         p.send(p.frame(scapy_peer.spoilt(p.esp(payload, nh))))
         p.counts(before, InDirect=2, InIcvWrong=1, XfrmInStateSeqError=1,
                  XfrmInStateProtoError=1)
-        # A dummy proves it as well.
+        # A dummy packet proves its SA, too.
         sa(p.a, 0x3000)
         p.send(p.frame(p.esp(b"", scapy_peer.DUMMY, spi=0x3000)))
         lib.wait_for("direct", lambda: is_direct(p.a, 0x3000))
 
 
 def forgotten():
-    """An SA is gone from the table at once, and its SPI free for another."""
+    """A deleted SA leaves the table at once, and its SPI is free for another SA."""
     with scapy_peer.peer() as p:
         ident = (f"src {p.b.address(4)} dst {p.a.address(4)} proto esp "
                  f"spi {lib.SPI['a']:#x}")
@@ -152,7 +152,7 @@ def forgotten():
             p.send(p.frame(p.esp(payload, nh)))
             p.counts(before, InLookup=1, XfrmInNoStates=1)
             sa(p.a, lib.SPI["a"])
-        # An update leaves the SA where it is.
+        # An update leaves the SA in its slot.
         for n in (1, 2):
             way(p, lib.SPI["a"], seq=n)
         sa(p.a, lib.SPI["a"], verb="update")
@@ -160,7 +160,7 @@ def forgotten():
 
 
 def mark():
-    """An SA for marked packets is not that of others."""
+    """An SA with a mark receives only packets with this mark."""
     with scapy_peer.peer() as p:
         sa(p.a, 0x2000, words="mark 1 mask 0xff")
         p.a.ip(f"xfrm state delete src {p.b.address(4)} dst {p.a.address(4)} "
@@ -177,7 +177,7 @@ def mark():
 
 
 def slots():
-    """net.minesp.sad_slots: what it takes, and changing it under traffic."""
+    """net.minesp.sad_slots: its valid values, and changes under traffic."""
     with lib.hosts() as (a, b):
         lib.equal(a.sysctl("net.minesp.sad_slots"), "1024", "default")
         for bad in ("0", "1", "3", "1000", "2097152", "-2", "x", "4294967296"):
@@ -208,7 +208,7 @@ def slots():
 
 
 def ah_around():
-    """ESP in AH: xfrm finds the inner SA itself, AH being in front of it."""
+    """ESP in AH: xfrm itself looks up the inner SA, because AH comes first."""
     with lib.hosts() as (a, b):
         for h in (a, b):
             h.sas("transport", 4, 4)
@@ -228,7 +228,7 @@ def ah_around():
 
 
 def interface(kind):
-    """Packets of an XFRM interface, or of VTI, come out of it."""
+    """Packets of an XFRM interface, or of VTI, arrive on that interface."""
     with lib.hosts() as (a, b):
         for h in (a, b):
             h.sas("tunnel", 4, 4)
@@ -265,8 +265,8 @@ def interface(kind):
 
 
 def rekey():
-    """SAs follow one another under traffic, both generations direct while both
-    live, through all rekey indexes and around. No packet is lost."""
+    """SAs replace one another under traffic, through all rekey indexes and the wrap. The
+    old and the new SA are direct at the same time. No packet is lost."""
     with lib.hosts() as (a, b):
         me, peer = a.address(4), b.address(4)
         head = f"src {me} dst {peer} proto esp"
@@ -280,13 +280,13 @@ def rekey():
         a.ip(f"xfrm policy add src {me}/32 dst {peer}/32 dir out "
              f"tmpl {head} reqid 1 mode transport")
         stop, sent, got = threading.Event(), [0], []
-        # One ip(8) for each host, fed while it runs.
+        # One ip(8) for each host, which reads commands while it runs
         ips = {h: subprocess.Popen(["ip", "-n", h.ns, "-batch", "-"],
                                    stdin=subprocess.PIPE, text=True)
                for h in (a, b)}
 
         def ip(host, lines, spi):
-            """Ends when the host has the SA of this SPI."""
+            """Runs lines; returns when the host has the SA with this SPI."""
             ips[host].stdin.write(lines)
             ips[host].stdin.flush()
             lib.wait_for(f"SPI {spi:#x}", lambda: spi in host.listed())
@@ -296,7 +296,7 @@ def rekey():
         sink.bind((peer, PORT))
 
         def send():
-            # In order: what has come tells what was before it.
+            # Packets stay in order, so all that were sent before an arrival have arrived.
             with (traffic.one_cpu(),
                   a.socket(socket.AF_INET, socket.SOCK_DGRAM) as source):
                 source.connect((peer, PORT))
@@ -330,7 +330,8 @@ def rekey():
                     f"xfrm policy update src {me}/32 dst {peer}/32 dir out "
                     f"tmpl {head} reqid {n} mode transport\n")
                 ips[a].stdin.flush()
-                # In use; then all that the old SA has carried has arrived.
+                # Wait until the new SA is in use, and all packets of the old SA have
+                # arrived.
                 lib.wait_for("traffic on the new SA",
                              lambda: int(a.listed()[spi]["last-sent"]))
                 mark = sent[0]
@@ -357,8 +358,8 @@ def rekey():
 
 
 def race():
-    """Several processes add, hit, update and delete the same SAs at once, while
-    others list them and change the table's size."""
+    """Several processes add, use, update and delete the same SAs at once, while others
+    list the SAs and change the table's size."""
     with scapy_peer.peer() as p:
         spis = [0x2000 + i for i in range(4)] + [lib.SPI["a"]]
         src, dst = p.b.address(4), p.a.address(4)
@@ -400,8 +401,8 @@ def race():
             enumerate((configure, configure, configure, hit, hit, look))])
         stats = p.a.stats()
         assert stats["InDirect"] > 100 and stats["InLookup"] > 100, stats
-        # Whatever happened, it works, and nothing was missing but SAs. What is
-        # still under way may be a replay for the new one.
+        # Input still works, and the only errors are those of missing SAs. A packet that
+        # is still under way may be a replay for the new SA.
         p.a.sysctl("net.minesp.sad_slots", slots_of)
         xfrm.Xfrm(p.a).flush()
         sa(p.a, lib.SPI["a"])

@@ -1,17 +1,17 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Everything at once, for a time: traffic both ways over SAs of all kinds, some of
-them stock, some in UDP, which are rekeyed, deleted and added again; tables of SPIs that change
+"""Everything at once, for a time: traffic both ways over SAs of all kinds, some of them
+stock, some in UDP; SAs that are rekeyed, deleted and added again; SPI tables that change
 their size; namespaces that are deleted under traffic; minesp, esp4, esp6 and their
-offloads, which are unloaded whenever they may be, and tried when they may not.
+offloads, which are unloaded. While minesp, esp4 and esp6 are in use, rmmod has to fail.
 
-What arrives was sent, and arrives once; nothing leaves but ESP; a packet is only
-lost when its SA was deleted, and never on a connection of stock SAs, which outlive
-the module; afterwards all connections work, and nothing is left.
+A packet that arrives was sent, and arrives once. Only ESP leaves. A packet is lost only
+if its SA was deleted, and never on a connection of stock SAs, which outlive the module.
+Afterwards all connections work, and nothing is left.
 
-MINESP_SOAK: for how many seconds (30), and until minesp was loaded anew once.
-MINESP_SEED: decides who does what; not in which order processes get to it. The case
-says what it was."""
+MINESP_SOAK: the duration in seconds (30), but at least until minesp was loaded anew once.
+MINESP_SEED: decides what each process does, but not the order between processes. The
+name of the case has it."""
 import contextlib
 import ctypes
 import errno
@@ -37,12 +37,12 @@ PAIRS = 2
 PORT = 6000
 SIZES = (4, 100, 1400, 3000)
 
-# The SAs of each connection, on a and on b
+# The kinds of the SAs of each connection, on a and on b
 STOCK, MINIMAL = xflag.STOCK, xflag.MINIMAL
 KINDS = [(STOCK, STOCK), (MINIMAL, MINIMAL), (MINIMAL, STOCK), (STOCK, MINIMAL),
          (MINIMAL, MINIMAL)]
-# What happens to packets whose SA is deleted, and to ICMP about them; and when SNs
-# are refused.
+# Errors of packets whose SA is deleted, of ICMP about such packets, and of packets that
+# get no SN
 EXPECTED = {"XfrmInNoStates", "XfrmInStateInvalid", "XfrmOutNoStates",
             "XfrmOutStateInvalid", "XfrmOutStateProtoError", "OutExpired",
             "OutAhead", "XfrmOutPolBlock"}
@@ -50,9 +50,9 @@ EXPECTED = {"XfrmInNoStates", "XfrmInStateInvalid", "XfrmOutNoStates",
 SO_ATTACH_FILTER, PACKET_OUTGOING, PACKET_TYPE = 26, 4, 0xfffff004
 ETHER, IPV4, IPV6, FRAGMENT = 14, 20, 40, 8     # bytes of headers
 LDB, LDH, JEQ, JSET, RET = 0x30, 0x28, 0x15, 0x45, 0x06     # linux/filter.h
-# A filter that takes what leaves and is IP, but not ESP, in UDP or not. Of a UDP datagram it
-# looks at the first fragment. A line is a label, or has a code, a constant, and the labels to
-# jump to if true, if false; to the next line if there is none.
+# A filter that takes outgoing IP packets other than ESP and ESP in UDP. It checks only the
+# first fragment of a UDP datagram. A line is a label, or has a code, a constant, and the
+# labels to jump to if true and if false. Without a label, the next line follows.
 NOT_ESP = (
     (LDB, PACKET_TYPE), (JEQ, PACKET_OUTGOING, "", "ignore"),
     (LDH, 12), (JEQ, 0x86dd, "IPv6"), (JEQ, 0x0800, "", "ignore"),
@@ -72,7 +72,7 @@ NOT_ESP = (
 
 
 def assembled(program):
-    """The bytes of a filter"""
+    """Returns the bytes of a filter."""
     lines, labels = [], {}
     for line in program:
         if isinstance(line, str):
@@ -86,7 +86,7 @@ def assembled(program):
 
 
 def not_esp(host):
-    """A socket that gets what leaves in the clear."""
+    """Returns a socket that gets the packets that leave in the clear."""
     wire = host.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3), 0)
     code = assembled(NOT_ESP)
     program = ctypes.create_string_buffer(code)
@@ -97,8 +97,8 @@ def not_esp(host):
 
 
 class Ip:
-    """ip(8) on a host, fed while it runs: to start it takes longer than what it
-    does."""
+    """ip(8) on a host. It reads commands while it runs, because starting it takes longer
+    than a command."""
 
     def __init__(self, host):
         self.process = subprocess.Popen(
@@ -107,7 +107,7 @@ class Ip:
             stderr=subprocess.STDOUT, text=True)
 
     def __call__(self, lines):
-        """Returns when they are done."""
+        """Runs lines; returns when they are done."""
         self.process.stdin.write(f"{lines}\nxfrm state count\n")
         self.process.stdin.flush()
         said = [self.process.stdout.readline()]
@@ -123,7 +123,7 @@ class Ip:
 
 
 class Connection:
-    """UDP both ways. Ends are 0 and 1, and so is a direction: who sends."""
+    """UDP both ways. The ends are 0 and 1. A direction is the number of its sender."""
 
     def __init__(self, hosts, n, rand):
         self.hosts, self.n, self.kinds = hosts, n, KINDS[n]
@@ -155,7 +155,7 @@ class Connection:
         return self.kinds == (STOCK, STOCK)
 
     def sa(self, verb, end, direction, generation):
-        """A line for ip(8)."""
+        """Returns a line for ip(8)."""
         src, dst = self.outer[direction], self.outer[1 - direction]
         line = (f"xfrm state {verb} src {src} dst {dst} proto esp "
                 f"spi {0x100 + 2 * self.n + direction << 8 | generation & 255:#x}")
@@ -178,7 +178,7 @@ class Connection:
                    f"reqid {self.n + 1} mode {self.mode}\n")
 
     def data(self, direction, i):
-        """Of the datagram with this number."""
+        """Returns the data of the datagram with this number."""
         head = struct.pack(">IIBB", i, self.key, self.n, direction)
         return head + bytes([i & 255]) * SIZES[i % len(SIZES)]
 
@@ -201,7 +201,7 @@ class Connection:
                     self.got[d].add(i)
 
     def settle(self, check):
-        """What was sent until now has to arrive."""
+        """Waits until all that was sent until now has arrived."""
         upto = [*self.tried]
 
         def lost():
@@ -231,7 +231,7 @@ class Connection:
 
 
 def grow(host):
-    """xfrm may miss an SA while its table grows. So it does that now."""
+    """xfrm may miss an SA while its table grows, so this makes the table grow first."""
     spis = itertools.count(0x1000)
 
     def grown():
@@ -260,12 +260,12 @@ class Pair:
                 self.ikes.enter_context(nat.ike(h, family))
         self.failed, self.stop, self.rekeys = None, threading.Event(), 0
         for end, h in enumerate(hosts):
-            # A fragment of what is lost in a tunnel keeps its SA, and so the
-            # module, for this time; if the machine stalls for as long, a datagram
-            # is lost that should not be.
+            # A fragment of a datagram that is lost in a tunnel holds its SA and the
+            # module for this time. If the machine stalls for as long, a datagram is
+            # lost that should arrive.
             h.sysctl("net.ipv4.ipfrag_time", lib.TIMEOUT // 2)
             h.sysctl("net.ipv6.ip6frag_time", lib.TIMEOUT // 2)
-            # ICMP about what was in a tunnel would quote it.
+            # ICMP about a packet in a tunnel would quote it in the clear.
             self.ips[end]("".join([line for c in self.connections
                                    for line in c.policies(end)] + [
                 f"xfrm policy add src {any} dst {any} dir out action block "
@@ -298,7 +298,7 @@ class Pair:
             with contextlib.suppress(BlockingIOError):
                 while True:
                     frame = wire.recv(1 << 16)
-                    # IPv6 has multicast of its own.
+                    # IPv6 itself sends multicast.
                     assert frame[0] & 1, f"left in the clear: {frame}"
 
     def add(self, c):
@@ -316,8 +316,8 @@ class Pair:
         c.generation += 1
 
     def rekey(self, c):
-        """No packet is lost: who receives has the new SA first, and the old one
-        longer."""
+        """Rekeys without loss: the receiver gets the new SA earlier than the sender, and
+        keeps the old SA longer."""
         a, b = self.ips
         old, new = c.generation, c.generation + 1
         a(c.sa("add", 0, 1, new))
@@ -331,7 +331,7 @@ class Pair:
         self.rekeys += 1
 
     def step(self):
-        """Something happens."""
+        """Does something at random."""
         c, h = self.rand.choice(self.connections), self.rand.choice(self.hosts)
         what = self.rand.randrange(8)
         if what < 4 or what == 4 and c.stock():
@@ -350,7 +350,7 @@ class Pair:
         self.check()
 
     def begin(self):
-        """The module is new."""
+        """Sets up what is lost when the module is unloaded."""
         for h in self.hosts:
             h.settings(sn_tick_us=1000, sn_ahead=10000,
                        sn_epoch=int(time.time()) - 100)
@@ -358,7 +358,7 @@ class Pair:
             self.add(c)
 
     def works(self):
-        """Each connection, and nothing has happened that should not."""
+        """Checks that each connection works, and that only expected errors were counted."""
         def got():
             self.check()
             return [len(got) for c in self.connections for got in c.got]
@@ -374,7 +374,7 @@ class Pair:
 
 @contextlib.contextmanager
 def locked(path, how):
-    """Shared: minimal SAs. Exclusive: no minesp."""
+    """Holds a lock: shared while there are minimal SAs, exclusive to unload minesp."""
     with open(path) as f:
         fcntl.flock(f, how)
         yield
@@ -394,7 +394,7 @@ def pair(rand, hosts, path, quiet, calm, steps):
                     with steps.get_lock():
                         steps.value += 1
                 p.works()
-                # Without traffic: a fragment that is left would keep minesp.
+                # Traffic ends first, because a fragment that is left would hold minesp.
                 for c in p.others:
                     c.sends = False
                     p.delete(c)
@@ -408,7 +408,8 @@ def pair(rand, hosts, path, quiet, calm, steps):
 
 
 def modules(rand, path, quiet, calm, steps):
-    """minesp is loaded anew after some steps, others come and go all the time."""
+    """Loads minesp anew after some steps, and loads and unloads other modules all the
+    time."""
     n, end = 0, time.monotonic() + SECONDS
     while time.monotonic() < end and not calm.is_set():
         until = steps.value + rand.randint(5, 20)
@@ -429,7 +430,7 @@ def modules(rand, path, quiet, calm, steps):
 
 
 def visitors(rand, path, calm):
-    """Namespaces that go away under traffic."""
+    """Deletes namespaces under traffic."""
     while not calm.is_set():
         family = rand.choice((4, 6))
         with (lib.hosts() as hosts, locked(path, fcntl.LOCK_SH),
@@ -441,8 +442,8 @@ def visitors(rand, path, calm):
 
 
 def passing(rand, calm):
-    """An SA now and then, whatever is loaded: minimal or stock, or refused while
-    neither can be had."""
+    """Adds and deletes SAs, whatever is loaded. They are minimal or stock, or refused
+    while neither is available."""
     with lib.namespaces("a") as [host]:
         sock = xfrm.Xfrm(host)
         src, dst = host.address(4), lib.ADDRESSES["outer", 4]["b"]
@@ -459,7 +460,8 @@ def soak():
     quiet, calm, steps = context.Event(), context.Event(), context.Value("i")
 
     def until_calm(function, *args):
-        """Ends when it is calm, and makes it calm when it ends."""
+        """Runs a function that ends when calm is set, and sets calm when it ends, so that
+        all processes end together."""
         try:
             function(*args)
         finally:

@@ -1,9 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""Every cipher suite, in every mode: with esp4 and esp6, and with peers that
-share no code with the kernel: the cryptography library, Scapy and Wireshark, as
-far as they know the suite. And implicit IVs (RFC 8750), which esp4 and esp6 do
-not know."""
+"""Every cipher suite in every mode, with esp4 and esp6, and with peers that share
+no code with the kernel: the cryptography library, Scapy and Wireshark, as far as
+they have the suite. Also implicit IVs (RFC 8750), which esp4 and esp6 lack."""
 import contextlib
 import random
 import tempfile
@@ -21,7 +20,7 @@ TCP_BYTES = 1 << 17
 
 
 class Peer(scapy_peer.SuitePeer):
-    """Where Scapy has the suite, it seals and opens packets, too."""
+    """If Scapy has the suite, it also encrypts and decrypts packets."""
 
     def __init__(self, a, b, mode, inner, outer, suite, esn=0):
         super().__init__(a, b, mode, inner, outer, suite, esn)
@@ -49,12 +48,12 @@ class Peer(scapy_peer.SuitePeer):
 
 
 def sizes(suite):
-    """Every alignment."""
+    """Returns sizes of data for every alignment."""
     return [*range(1, 1 + suite.block), 1300]
 
 
 def alone(a, b, mode, inner, outer, suite, esn=0):
-    """Both ways; returns what minesp has sent, and the data that is in it."""
+    """Sends both ways. Returns the packets that minesp has sent, each with its data."""
     sent = []
     with contextlib.closing(Peer(a, b, mode, inner, outer, suite, esn)) as p:
         ivs = set()
@@ -81,7 +80,7 @@ def alone(a, b, mode, inner, outer, suite, esn=0):
                 p.scapy_opens(packet, data)
         if suite.ivlen:
             lib.equal(len(ivs), len(sent), "different IVs")
-        # Whatever is changed, the ICV tells.
+        # The ICV detects every change.
         data = b"unchanged"
         nh, payload = p.datagram(data)
         whole = p.esp(payload, nh)
@@ -98,18 +97,18 @@ def alone(a, b, mode, inner, outer, suite, esn=0):
 
 @lib.fixture
 def hosts(peer):
-    """Making hosts takes long, so all suites use the same."""
+    """Making hosts takes long, so all suites share them."""
     with lib.hosts() as (a, b):
         if peer == "stock":
             b.settings(enabled=0)
         yield a, b
 
 
-captured = []   # what alone() has returned: (suite, what minesp has sent)
+captured = []   # (suite, the packets that alone() has returned)
 
 
 def others(suite, modes):
-    """In these modes, and with ESN, with the peers that are not the kernel."""
+    """Tests these modes, and ESN, with the peers other than the kernel."""
     a, b = hosts("others")
     sent = []
     for mode in modes:
@@ -123,10 +122,10 @@ def others(suite, modes):
 
 
 def kernel(peer, suite):
-    """In every mode, and with ESNs whose upper half changes, with the kernel as
-    the peer."""
+    """Tests every mode, and ESN with a change of the upper half, with the kernel as the
+    peer."""
     cases = [(*mode, "") for mode in lib.MODES]
-    start = 2 ** 32 - 4     # six packets are enough to change it
+    start = 2 ** 32 - 4     # six packets are enough to change the upper half
     esn = f"flag esn replay-seq {start} replay-oseq {start}"
     cases += [("transport", 6, 6, esn), ("tunnel", 4, 4, esn)]
     a, b = hosts(peer)
@@ -147,7 +146,7 @@ def kernel(peer, suite):
 
 
 def ivs(a, b, suite):
-    """Of 50 packets of a new SA."""
+    """Returns SN and IV of 50 packets of a new SA."""
     with contextlib.closing(Peer(a, b, "transport", 4, 4, suite)) as p:
         found, before = [], b""
         for _ in range(50):
@@ -161,9 +160,9 @@ def ivs(a, b, suite):
 
 
 def unpredictable(suite):
-    """RFC 3602 3: neither half of an IV repeats, nor do two IVs differ by as much
-    as two others, nor is one the XOR of SN and something; also when the key is
-    added again. Fails by chance once in 10^14 runs."""
+    """RFC 3602 3: no half of an IV repeats, no difference of successive IVs repeats, and
+    no two IVs have the same XOR with their SNs, also when the key is added again. Fails
+    by chance once in 10^14 runs."""
     with lib.hosts() as (a, b):
         found = ivs(a, b, suite) + ivs(a, b, suite)
     numbers = [int.from_bytes(iv, "big") for _, iv in found]
@@ -177,7 +176,7 @@ def unpredictable(suite):
 
 
 def unique(suite):
-    """The IV is the SN, XORed with what each SA has of its own."""
+    """The IV is the XOR of the SN and a salt that differs between SAs."""
     with lib.hosts() as (a, b):
         salts = [{int.from_bytes(iv, "big") ^ int.from_bytes(sn, "big")
                   for sn, iv in ivs(a, b, suite)} for _ in range(2)]
@@ -186,8 +185,9 @@ def unique(suite):
 
 
 def wireshark():
-    """It opens all that was captured, finds the ICV right and the data in it. All
-    at once, since it takes long to start: each suite has a source of its own then."""
+    """Wireshark opens all captured packets, and finds valid ICVs and the data. It reads
+    all packets at once, because it takes long to start. So each suite gets its own source
+    address."""
     if not captured:
         raise lib.Skip("none of these suites was captured")
     words, frames = [], []
@@ -220,7 +220,8 @@ def wireshark():
 def cases():
     for n, (name, suite) in enumerate(suites.explicit_iv()):
         yield f"{name}: stock peer", lambda s=suite: kernel("stock", s)
-        # Python is slow in emulation. Modes and suites know nothing of each other.
+        # Two modes, because Python is slow in emulation. Modes and suites do not depend on
+        # each other.
         two = lib.MODES[n % 6], lib.MODES[(n + 3) % 6]
         if share.mine(n):
             yield f"{name}: other peers", lambda s=suite, m=two: others(s, m)

@@ -1,12 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""net.minesp set to anything. What a write does, and what it does not do: while
-several processes write, and SAs are added and deleted with what they leave there,
-the SAs that have been there before lose no packet and keep their SNs in order,
-and other namespaces keep their values.
+"""Random writes to net.minesp. A write has its documented effect, and no other. While
+several processes write, and SAs are added and deleted with the resulting settings, older
+SAs lose no packet and keep their SNs in order. Other namespaces keep their values.
 
-MINESP_SYSCTLS: how many writes in each case (400). MINESP_SEED: what they are
-made from; each case says what it was."""
+MINESP_SYSCTLS: the number of writes in each case (400). MINESP_SEED: their seed, which
+is in the name of each case with random writes."""
 import errno
 import os
 import pathlib
@@ -30,7 +29,7 @@ RANGES = {
     "iv_sender": (0, 255), "offload": (0, 1), "rx_fresh": (0, 1),
     "rx_max_age_ms": (0, 86400000), "rx_max_ahead_ms": (0, 86400000),
 }
-KEPT = "kept"       # accepted, and without effect
+KEPT = "kept"       # accepted without effect
 
 
 def documented(name, value):
@@ -40,7 +39,7 @@ def documented(name, value):
 
 
 def anything(rand, name):
-    """A write: bytes, offset, and the value that it sets; None: it is refused."""
+    """Returns a write: bytes, offset, and the value that it sets; None: it is refused."""
     low, high = RANGES[name]
     n = rand.choice((rand.randint(low, high), low, high, low - 1, high + 1,
                      1 << rand.randrange(24), -rand.getrandbits(40),
@@ -53,7 +52,7 @@ def anything(rand, name):
             (str(low), "x", "\0", "-1\n", " " * 10000, "x" * 10000))
     elif kind == 1:
         text = rand.choice((" ", "\t\n \n", " " * 1000)) + text
-    elif kind == 2:     # only the first page does
+    elif kind == 2:     # only the first page counts
         text, value = " " * 4096 + text, None
     elif kind == 3:
         text, value = text + rand.choice(("x", ",", "\0", ".5", "-", ";1")), None
@@ -65,7 +64,7 @@ def anything(rand, name):
         return b"\xff" + rand.randbytes(rand.randrange(300)), 0, None
     elif kind == 7:
         return b"", 0, KEPT
-    elif kind == 8:     # the rest of something: sysctl_writes_strict
+    elif kind == 8:     # not at the beginning: sysctl_writes_strict
         return text.encode(), rand.choice((1, 4096, 2 ** 40)), KEPT
     return text.encode(), 0, value
 
@@ -91,7 +90,7 @@ def values():
 
 
 def values_of(*hosts):
-    """And those of the namespace that we are in."""
+    """Returns the values of this namespace, and of these hosts."""
     all_values = [values()]
     for h in hosts:
         with h.inside():
@@ -100,7 +99,7 @@ def values_of(*hosts):
 
 
 def each():
-    """One process writes. Half way there is an SA, so that there is a table."""
+    """One process writes. Half way it adds an SA, so that there is a table."""
     rand = random.Random(lib.SEED)
     refused = 0
     with lib.hosts() as (a, b):
@@ -128,7 +127,7 @@ def each():
 
 
 def without_effect():
-    """What has no effect does not take back what another one writes meanwhile."""
+    """A write without effect does not undo a write that happens at the same time."""
     stop, errors = threading.Event(), set()
     written, writes = threading.Condition(), 0
 
@@ -142,7 +141,7 @@ def without_effect():
                     written.notify()
 
     def ended():
-        """Waits until the write has ended that is under way."""
+        """Waits until the current write has ended."""
         with written:
             before = writes
             assert written.wait_for(lambda: writes > before, lib.TIMEOUT), "no write ends"
@@ -166,7 +165,7 @@ def without_effect():
 
 def writer(host, seed):
     rand = random.Random(seed)
-    names = [name for name in RANGES if name != "sn_active"]    # without it nothing is sent
+    names = [name for name in RANGES if name != "sn_active"]    # sn_active=0 would stop traffic
     with host.inside():
         for i in range(COUNT // WRITERS):
             name = rand.choice(names)
@@ -179,8 +178,8 @@ def writer(host, seed):
 
 
 def adder(host, seed):
-    """SAs that are whatever the settings say, without traffic. Few: with the
-    table of xfrm that grows at eight it misses an SA now and then."""
+    """Adds and deletes SAs with the current settings, without traffic. They are few,
+    because xfrm's table grows at eight SAs, and xfrm may miss an SA meanwhile."""
     rand, sock, taken = random.Random(seed), xfrm.Xfrm(host), 0
     for _ in range(COUNT):
         spi, dst = 0x2000 + rand.randrange(4), host.address(4)
@@ -199,7 +198,7 @@ def at_once(kind, **settings):
             h.settings(**settings)
             h.sas("transport", 4, 4)
         others = values_of(b)
-        # Where they leave, packets are in the order in which SNs were taken.
+        # On the sender's wire, packets are in the order in which they got SNs.
         wire = a.wire(room=1 << 24)
         wire.setblocking(False)
         sns = []

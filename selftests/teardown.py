@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""SAs, namespaces and the module go away under traffic."""
+"""SAs and namespaces are deleted, and the module is unloaded, under traffic."""
 import random
 
 import lib
@@ -15,7 +15,7 @@ def sas_come_and_go(family):
             for h in (a, b):
                 h.sas("transport", family, family)
             traffic.arrives(b)
-            # Update the SA in use, then let it go by three ways.
+            # Update the SA in use, then delete SAs in three ways.
             src, dst = a.address(family), b.address(family)
             ident = f"src {src} dst {dst} proto esp spi {lib.SPI['b']:#x}"
             b.ip(f"xfrm state update {ident} reqid 1 mode transport "
@@ -40,7 +40,7 @@ def expire():
 
 
 def module(family):
-    """rmmod as soon as it may, and back again."""
+    """The module is unloaded as soon as possible, and loaded again."""
     with lib.hosts() as (a, b), traffic.flood(a, b, family):
         for _ in range(ROUNDS):
             for h in (a, b):
@@ -60,7 +60,7 @@ def namespace(family):
                 h.sas("transport", family, family)
             traffic.arrives(b)
             random.choice((a, b)).delete()
-        # The other one, and the sockets, are gone now.
+        # The other namespace and the sockets are gone now.
     kmod.released()
 
 

@@ -1,8 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""A tenant, who is root of a user namespace of their own and nobody outside, does to
-others what they can: to the host's SNs, its log, its network devices; while the host
-carries traffic."""
+"""A tenant is root in a user namespace, and nobody outside. The tenant must not affect the
+host's SNs, its log or its network devices. Meanwhile the host carries traffic."""
 import contextlib
 import os
 import socket
@@ -25,7 +24,7 @@ def now():
 
 @contextlib.contextmanager
 def clock_moved(seconds):
-    """The host's clock is wrong for a while, as before NTP has set it."""
+    """The host's clock is wrong during the block, as before NTP has set it."""
     offset = now() - time.monotonic()
     time.clock_settime(time.CLOCK_REALTIME, now() + seconds)
     try:
@@ -35,7 +34,7 @@ def clock_moved(seconds):
 
 
 def logged():
-    """How many lines minesp has written to the kernel's log."""
+    """Returns how many lines minesp has written to the kernel's log."""
     return lib.sh("dmesg").count("minesp: ")
 
 
@@ -60,7 +59,8 @@ def send(t, packets, **settings):
 
 
 def host_sn(tick, epoch, ahead):
-    """By how many ticks the first SN of a new SA of the host's is ahead of the clock."""
+    """Returns by how many ticks the first SN of a new SA of the host is ahead of the
+    clock."""
     with lib.hosts() as (a, b):
         a.settings(sn_tick_us=int(tick * 1e6), sn_epoch=epoch, sn_ahead=ahead)
         a.sas("transport", 4, 4, lib.XFLAG_CLOCK)
@@ -79,23 +79,23 @@ def host_sn(tick, epoch, ahead):
 
 
 def clock_ahead():
-    """SNs that a tenant makes while the clock is wrong do not bind the host."""
+    """SNs that a tenant makes while the clock is wrong do not affect the host."""
     epoch = int(now()) - 3600
     with clock_moved(86400), tenant.tenant() as t:
         send(t, 3, sn_epoch=epoch, sn_tick_us=1000, sn_ahead=100000)
     with tenant.tenant() as t:
         ahead = host_sn(1, epoch, 20)
         assert -2 <= ahead <= 20, f"the first SN is {ahead} s ahead of the clock"
-        # Nor does the host's former tenant bind another.
+        # They do not affect another tenant, either.
         send(t, 3, sn_epoch=epoch, sn_tick_us=1000, sn_ahead=100)
         sn = int(t.sh("tail -n 1 /proc/net/minesp").split()[4])
         assert sn / 1000 < now() - epoch + 60, f"SN {sn}"
 
 
 def bucket():
-    """Nor do SNs that run ahead of the clock."""
+    """A tenant's SNs that run ahead of the clock do not affect the host."""
     epoch = int(now()) - 3600
-    # What else binds the SAs of the host's has passed.
+    # Wait until nothing else affects the SAs of the host.
     lib.wait_for("a full bucket", lambda: host_sn(0.01, epoch, 500) < 100, 60)
     with tenant.tenant() as t:
         send(t, 1, sn_epoch=epoch, sn_tick_us=1000000, sn_ahead=1000000)
@@ -104,7 +104,7 @@ def bucket():
 
 
 def log():
-    """The tenant's warnings are not for the kernel's log; the host's are."""
+    """The tenant's warnings do not reach the kernel's log. The host's do."""
     epoch = int(now()) - 3600
     with tenant.tenant() as t, lib.namespaces("a") as [h]:
         before = logged()
@@ -119,20 +119,20 @@ def log():
 
 
 def list_of_sas(made):
-    """Who may ip xfrm state may read /proc/net/minesp; nobody else."""
+    """Only users who may list SAs by ip xfrm state may read /proc/net/minesp."""
     with tenant.tenant(WAYS[made]) as t:
         t.ip(f"{SA} spi 0x1234 {GCM}")
         said = t.sh("cat /proc/net/minesp")
         assert "0x00001234" in said, said
         said = lib.sh(f"{tenant.NOBODY} cat /proc/net/minesp 2>&1", check=False)
         assert "not permitted" in said, said
-        # Nor one of the host's, from inside.
+        # The tenant cannot read the host's list, either.
         said = t.sh(f"cat /proc/{os.getpid()}/net/minesp 2>&1", check=False)
         assert "0x" not in said, said
 
 
 def netlink(pid, protocol):
-    """A netlink socket in the network namespace of a process."""
+    """Returns a netlink socket in the network namespace of a process."""
     here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     there = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
     libc.call("setns", there, libc.CLONE_NEWNET)
@@ -151,8 +151,8 @@ def request(sock, message, body):
 
 
 def removed_meanwhile(t, spi):
-    """Whether a network device of the host's goes while the list of the tenant's SAs is
-    being read. It goes once all SAs have that were deleted, such as one of the
+    """Returns whether a network device of the host is gone before the list of the tenant's
+    SAs has been read. The removal waits until all deleted SAs are gone, such as one of the
     tenant's."""
     name = f"gone{spi:x}"
     lib.sh(f"ip link add {name} type dummy")
@@ -163,7 +163,7 @@ def removed_meanwhile(t, spi):
     def read():
         fd = os.open(f"/proc/{t.shell.pid}/net/minesp", os.O_RDONLY)
         os.write(begins, b"x")
-        os.pread(fd, 1, 1 << 40)    # beyond the end, so from the first to the last
+        os.pread(fd, 1, 1 << 40)    # beyond the end, so this reads the whole list
         os.write(begins, struct.pack("d", time.monotonic()))
 
     reader = process.start(read)
@@ -182,17 +182,17 @@ def removed_meanwhile(t, spi):
 
 
 def readers():
-    """Who reads a long list of SAs does not delay who removes a network device."""
+    """Reading a long list of SAs does not delay the removal of a network device."""
     with tenant.tenant() as t:
         t.ip("\n".join(f"{SA} spi {spi:#x} reqid {spi} {GCM}"
                        for spi in range(FIRST, FIRST + SAS)))
-        # Both take about as long: so it need not be the first time.
+        # Both take about as long, so the device need not be gone first each time.
         assert any(removed_meanwhile(t, FIRST + i) for i in range(20)), \
             "a device was never gone before the list had been read"
 
 
 def beside_traffic(attack):
-    """The host's own SAs carry every packet meanwhile."""
+    """Meanwhile the host's own SAs carry every packet."""
     with lib.hosts() as (a, b):
         for h in (a, b):
             h.sas("transport", 4, 4)

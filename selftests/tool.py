@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""The program minesp: each command, each error, hostile files and names, and what
-remains when it is interrupted. MINESP_SEED repeats what is random. MINESP_PROGRAM runs in
-its place, such as one with sanitizers, or "valgrind -q --error-exitcode=99 minesp"."""
+"""The program minesp: each command, each error, hostile files and names, and what an
+interruption leaves behind.
+
+MINESP_SEED: the seed of random files. MINESP_PROGRAM: the command to test, such as a
+program with sanitizers, or "valgrind -q --error-exitcode=99 minesp"."""
 import contextlib
 import ctypes
 import itertools
@@ -33,7 +35,7 @@ PROGRAM = shlex.split(os.environ.get("MINESP_PROGRAM", "minesp"))
 
 
 class Said:
-    """What a command has written, and how it ended."""
+    """The output of a command, which has to end with the wanted exit code"""
 
     def __init__(self, words, out, err, code, wanted):
         self.out, self.err = out, err
@@ -42,7 +44,8 @@ class Said:
 
 
 def minesp(words, host=None, code=0, stdin=None, **options):
-    """Runs the program on a host; code: how it has to end. Its output is a pipe."""
+    """Runs the program on a host. code: the exit code that it has to have. Its output is a
+    pipe."""
     with host.inside() if host else contextlib.nullcontext():
         done = subprocess.run([*PROGRAM, *shlex.split(words)], input=stdin,
                               capture_output=True, text=True, **options)
@@ -56,8 +59,8 @@ def refused(words, message, host=None, code=1, **options):
 
 
 def all_say(cases, code=1):
-    """Runs many by one shell, since Python takes long to start a program. cases:
-    [(words, what it says)]. code: how each has to end. Returns what each has written."""
+    """Runs many commands by one shell, because Python takes long to start a program. cases:
+    [(words, message)]. code: the exit code of each. Returns the output of each."""
     with tempfile.TemporaryDirectory() as name:
         script = "umask 077\n" + "".join(
             f"{shlex.join(PROGRAM)} {words} > {name}/out{i} 2> {name}/err{i}\n"
@@ -84,8 +87,8 @@ class Timex(ctypes.Structure):
 
 
 def time_is_known(known):
-    """Says to the kernel what NTP would say."""
-    with contextlib.suppress(OSError):      # TIME_ERROR: it is not known
+    """Tells the kernel, as NTP does, whether the time is known."""
+    with contextlib.suppress(OSError):      # TIME_ERROR: the time is not known
         libc.call("adjtimex", ctypes.byref(Timex(modes=0x1c,
                                                  status=0 if known else 0x40)))
 
@@ -135,7 +138,8 @@ def up(a, b):
 
 
 def down(*hosts, settings=True):
-    """Nothing is left of a link. settings: those, too, are as they were."""
+    """Takes links down, and checks that nothing is left. settings: also check that the
+    settings are the defaults."""
     for h in hosts:
         minesp(f"down {h.name}", h)
         for what in "state", "policy":
@@ -165,7 +169,7 @@ def blocked(a, b, family=4):
 
 
 def keys_of(*names):
-    """The keys in some files, and what a program might make of them."""
+    """Returns the keys in the files of these links."""
     text = "".join((DIR / f"{n}.conf").read_text() for n in names)
     keys = re.findall(r"Key = 0x([0-9a-f]+)", text)
     assert keys
@@ -201,7 +205,7 @@ def plan():
 
 
 def keys():
-    # Twice each
+    # Each suite twice
     made = [said.out for said in
             all_say([(f"key {suite}", "0x") for suite in [*SUITES, *SUITES]], 0)]
     lib.equal(len(set(made)), len(made), "different keys")
@@ -238,7 +242,7 @@ def new_links():
             assert line in text, text
         said = minesp("new c --local 192.0.2.1 --peer 192.0.2.3 --counter")
         assert "for one boot" in said.err and "Epoch" not in said.out
-        # What is not printed is not made.
+        # If new cannot print the other half, it does not make the link.
         with open("/dev/full", "w") as full, tempfile.NamedTemporaryFile() as f:
             for out, message in (full, "No space left"), (f, "others can read"):
                 os.chmod(f.name, 0o644)
@@ -296,7 +300,7 @@ def names():
 
 
 def hostile_files():
-    """Each message has the line."""
+    """The message about a broken file names the line."""
     with directory():
         minesp("new a --local 192.0.2.1 --peer 192.0.2.2 --tunnel '10.0.0.0/8 - 11.0.0.0/8'")
         good = (DIR / "a.conf").read_text()
@@ -367,14 +371,14 @@ def hostile_files():
                  for i, (_, line, _) in enumerate(broken)]), broken):
             assert message in said.err, (message, said.err)
             assert key not in said.err, said.err
-        # What is not refused
+        # Variants that are accepted
         texts = (good.replace("\n", "\r\n"), good.replace(" = ", "="),
                  good.lower(), good.replace("\n", " # x\n"), good.rstrip("\n"),
                  good.replace(" = ", " \t= \t"))
         for i, text in enumerate(texts):
             put(f"c{i}", text)
         all_say([(f"check c{i}", "PROBLEM") for i in range(len(texts))])
-        # Files that are not private, or no files
+        # Files that are not private, or not regular
         put("a", good)
         modes = 0o644, 0o640, 0o620, 0o602, 0o601
         for mode in modes:
@@ -393,7 +397,7 @@ def hostile_files():
 
 
 def mutated_files():
-    """Whatever is in a file: a message, or it is taken."""
+    """A file with random changes is accepted, or refused with a message."""
     rand = random.Random(lib.SEED)
     with directory():
         minesp("new a --local ::1 --peer ::2 --tunnel '10.0.0.0/8 - 11.0.0.0/8' "
@@ -430,7 +434,7 @@ def link(words, family=4, kind="outer"):
         up(a, b)
         for inner in (4, 6) if kind == "inner" else (family,):
             reaches(a, b, inner, kind)
-        # Once more is fine, and changes nothing.
+        # A second up succeeds, and changes nothing.
         before = a.listed().keys()
         minesp("up a", a)
         lib.equal(a.listed().keys(), before, "SAs")
@@ -442,7 +446,7 @@ def link(words, family=4, kind="outer"):
 
 
 def suites():
-    """minesp takes all of them, as the program has them."""
+    """The module accepts all suites of the program."""
     with hosts() as (a, b):
         made = all_say([(f"new s{i} --local 192.0.2.1 --peer 192.0.2.2 --counter --ip "
                          f"--suite {suite}", "") for i, suite in enumerate(SUITES)], 0)
@@ -495,7 +499,7 @@ def ntp(a, b):
 
 
 def waits():
-    """Policies, then nothing until the time is known."""
+    """up adds the policies, then waits until the time is known."""
     with hosts() as (a, b):
         new(a, b, "--clear-ntp")
         minesp("up b", b)
@@ -508,7 +512,7 @@ def waits():
             blocked(a, b)
             ntp(a, b)
             lib.equal(a.listed(), {}, "SAs")
-            # Others need not wait for this one.
+            # Other commands need not wait for this one.
             minesp("up a --closed", a)
             assert "PROBLEM: nothing has set the clock" in minesp("check a", a, 1).out
             time_is_known(True)
@@ -527,7 +531,7 @@ def waits():
                 assert "nothing passes in the clear" in p.stderr.read()
             lib.equal(p.returncode, -signum, "exit")
             blocked(a, b)
-        # Who says that nothing will set it does not wait.
+        # With --no-wait, or Wait = no, up does not wait.
         minesp("up a --no-wait", a)
         put("a", (DIR / "a.conf").read_text().replace("Wait = yes", "Wait = no"))
         minesp("up a", a)
@@ -535,7 +539,7 @@ def waits():
         down(a, b)
 
 
-# Stands for ip, and does what a test wants when it is called for the Nth time.
+# Runs in place of ip, counts its calls, and does what a test wants.
 FAKE_IP = """#!/bin/sh
 read n < {dir}/n
 echo $((n += 1)) > {dir}/n
@@ -546,7 +550,8 @@ exec {ip} "$@"
 
 @contextlib.contextmanager
 def fake_ip(what):
-    """Yields the environment in which ip is a script that does something first."""
+    """Yields an environment in which ip is a script that does something first, and the
+    directory of the script."""
     with tempfile.TemporaryDirectory() as name:
         path = pathlib.Path(name, "ip")
         path.write_text(FAKE_IP.format(dir=name, what=what, ip=shutil.which("ip")))
@@ -556,14 +561,15 @@ def fake_ip(what):
 
 
 def interrupted():
-    """Killed, or failed, at each call of ip: fails closed, and in the end succeeds. down
-    puts back the settings that a killed up has changed, and so does the next up."""
+    """up is killed, or ip fails, at each call of ip. up fails closed, and succeeds in the
+    end. down restores the settings that a killed up has changed, and so does the next up."""
     with hosts() as (a, b):
         new(a, b)
         a.settings(sn_tick_us=20000)
 
         def up_fails(n, what):
-            """Runs up; n: the call of ip at which something happens. False: up is done."""
+            """Runs up. n: the call of ip at which something happens. Returns False if up
+            ends before that call."""
             with fake_ip(f"[ $n = {n} ] && {{ {what}; }}") as (env, name):
                 with a.inside():
                     done = subprocess.run([*PROGRAM, "up", "a"], env=env, text=True,
@@ -572,7 +578,7 @@ def interrupted():
                     lib.equal(done.returncode, 0, "the last one")
                     return False
             assert done.returncode, (n, what)
-            # The first call lists policies, the second adds some, the third looks.
+            # The first call lists policies, the second adds some, the third lists again.
             lib.equal(lib.sh(f"ip -n {a.ns} xfrm policy").count("tmpl"),
                       0 if n <= 2 else 2, f"policies after {n}")
             if n > 2 and len(a.listed()) < 2:
@@ -589,7 +595,7 @@ def interrupted():
                     break
                 if a.sysctl("net.minesp.sn_tick_us") != "20000":
                     changed.append(n)
-                    # Now down, and then the next up has to put them back.
+                    # Now down has to restore them, and later the next up.
                     minesp("down a", a)
                     lib.equal(a.sysctl("net.minesp.sn_tick_us"), "20000", "down")
                     assert up_fails(n, what)
@@ -603,7 +609,8 @@ def interrupted():
 
 
 def keys_stay_secret():
-    """What others can see while it runs has no key in it, nor has what it prints."""
+    """Other users can see no key while the program runs, and it prints no key except in
+    the half of a link."""
     with hosts() as (a, b):
         new(a, b)
         with fake_ip("cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ >> {0}/seen 2> /dev/null"
@@ -640,8 +647,8 @@ def module_missing():
 
 
 def rekeyed():
-    """New keys, twice, while packets go both ways; the second time both ends go down and
-    up in between."""
+    """Two rekeys under traffic both ways. In the second one, both ends go down and up
+    between the steps."""
     with hosts() as (a, b):
         new(a, b)
         up(a, b)
@@ -667,7 +674,7 @@ def rekeyed():
             step(b, "rekey b --retire")
             for h in (a, b):
                 lib.equal(len(h.listed()), 2, "SAs")
-                # The two do not go down and up at the same moment.
+                # The two ends do not restart at the same moment, which causes errors.
                 if not restart:
                     lib.equal(h.errors(), {}, f"errors of {h.name}")
         down(a, b)
@@ -685,7 +692,7 @@ def rekeyed():
 
 
 def problems():
-    """check and show find what is wrong."""
+    """check and show find problems."""
     with hosts() as (a, b):
         new(a, b)
 
@@ -711,7 +718,7 @@ def problems():
         assert abs(out["sent"] - out["clock"]) < 10000, said
         shown = minesp("show", a).out
         assert re.search(r"out 0x[0-9a-f]{8}: \d+ packets, SN \d+, .*ago", shown), shown
-        # The kernel's SAs and the file do not agree.
+        # The kernel's SAs and the file differ.
         conf = DIR / "a.conf"
         text = conf.read_text()
         conf.write_text(re.sub("Ahead = .*", f"Ahead = {out['ahead'] + 1}", text))
@@ -721,7 +728,7 @@ def problems():
         said = minesp("check a", a).out
         assert "a is up, and stands by" in said, said
         a.settings(sn_active=1)
-        # SAs of nobody
+        # An SA of no link
         a.ip(f"xfrm state add src {a.address(4)} dst {b.address(4)} proto esp spi 0x1000 "
              f"{lib.SUITE} {lib.XFLAG_COUNTER}")
         assert "of no link: 0x00001000" in minesp("show", a).out
@@ -731,14 +738,14 @@ def problems():
         minesp("up a", a)
         a.ip("xfrm state flush")
         finds("the SA that receives is missing")
-        # An SA that the kernel's own ESP has taken is refused, and not replaced.
+        # up does not replace a stock SA with the same SPI.
         spi = re.search("OutSPI = (.*)", (DIR / "a.conf").read_text())[1]
         a.ip(f"xfrm state add src {a.address(4)} dst {b.address(4)} proto esp spi {spi} "
              f"reqid 1 {lib.SUITE} {lib.XFLAG_STOCK}")
         said = refused("up a", "File exists", a)
         assert "nothing passes in the clear" in said.err
         a.ip("xfrm state flush")
-        # Somebody else's policy
+        # A policy that another program has added
         minesp("down a", a)
         other = f"src {a.address(4)} dst {b.address(4)} dir out"
         a.ip(f"xfrm policy add {other} action block")
@@ -746,7 +753,7 @@ def problems():
         minesp("down a", a)
         a.ip(f"xfrm policy delete {other}")
         lib.equal(lib.sh(f"ip -n {a.ns} xfrm policy"), "", "policies")
-        # The clock, and the end
+        # The clock, and the end of the keys
         text = (DIR / "a.conf").read_text()
         epoch = int(re.search("Epoch = (.*)", text)[1])
         for other, message in ((epoch + 1000000, "before the keys' epoch"),
@@ -766,7 +773,7 @@ def problems():
 
 
 def refusal():
-    """Who is not root gets nowhere."""
+    """The program needs root."""
     with hosts() as (a, b):
         new(a, b)
         with a.inside():
@@ -775,8 +782,8 @@ def refusal():
         assert said.returncode and "Permission denied" in said.stderr, said.stderr
 
 
-# What no kernel makes differ, but the program; in an order that gives each of three shares
-# about the same time
+# Cases that depend on the program, and not on the kernel. In this order, each of three
+# shares takes about the same time.
 SHARED = [("problems", problems), ("rekey", rekeyed),
           ("interrupted at each step", interrupted), ("hostile files", hostile_files),
           ("keys stay secret", keys_stay_secret), ("waits for the time", waits),
@@ -801,8 +808,8 @@ def cases():
 
 @contextlib.contextmanager
 def nearby():
-    """A copy of the program in memory: reading it from a host's disk takes longer than
-    it runs."""
+    """Copies the program to memory, because reading it from a host's disk takes longer
+    than running it."""
     with tempfile.TemporaryDirectory() as name:
         if shutil.which("minesp"):
             shutil.copy(shutil.which("minesp"), name)

@@ -4,8 +4,8 @@
 draft-mcgrew-gcm-test-01, RFC 3602 section 4, RFC 3686 section 6, RFC 4868 section
 2.7.2, RFC 3566 section 4, RFC 4493 section 4.
 
-None of them can be sent: those with an IV have an SN beside it from which minesp
-makes another one, and the others are no packets."""
+minesp cannot send any of them. From the SN of a vector with an IV, it makes another
+IV. The other vectors are not packets."""
 import hmac
 import socket
 
@@ -22,7 +22,7 @@ def peer():
 
 
 def take(words, esp, payload, nh, seq_hi=None):
-    """An SA gets the packet, and a socket for the protocol the payload."""
+    """Sends the packet to an SA. A socket for the protocol has to get the payload."""
     if seq_hi is not None:
         words += f" flag esn replay-seq-hi {seq_hi}"
     sa = (f"xfrm state add src {B} dst {A} proto esp spi 0x{esp[:4].hex()} "
@@ -31,7 +31,7 @@ def take(words, esp, payload, nh, seq_hi=None):
     p.a.ip(f"xfrm state flush\nxfrm policy flush\n{sa}")
     before = p.counters()
     if nh is None:
-        # The ICV was right, and what is in it is no packet.
+        # The ICV is valid, but the content is not a packet.
         p.send(p.frame(esp))
         p.counts(before, InPadLength=1, XfrmInStateProtoError=1)
     else:
@@ -39,7 +39,7 @@ def take(words, esp, payload, nh, seq_hi=None):
             p.send(p.frame(esp))
             got = sock.recv(1 << 16)
         lib.equal(got[(got[0] & 15) * 4:], payload, "payload")
-    # The right ICV was no accident.
+    # minesp does check the ICV.
     before = p.counters()
     p.a.ip(f"xfrm state flush\n{sa}")
     p.send(p.frame(scapy_peer.spoilt(esp)))
@@ -57,7 +57,7 @@ def aead(name, algorithm, key, icv, head, iv, plain, sealed):
 
 
 def enc(name, algorithm, key, head, iv, plain, text):
-    """Of a cipher alone; we add an ICV."""
+    """A vector of a cipher alone, to which we add an ICV"""
     key, head, iv, plain, text = map(bytes.fromhex, (key, head, iv, plain, text))
     mackey = bytes(range(32))
     esp = head + iv + text
@@ -69,8 +69,8 @@ def enc(name, algorithm, key, head, iv, plain, text):
 
 
 def mac(name, algorithm, key, message, icv):
-    """Of an authenticator alone: the message is what it is the ICV of, from SPI to
-    Next Header, and Pad Length is absurd."""
+    """A vector of an authenticator alone. Its message, which the ICV covers, is the packet
+    from SPI to Next Header. So the Pad Length is absurd."""
     if isinstance(message, str):
         message = bytes.fromhex(message)
     esp = message + bytes.fromhex(icv)
@@ -163,8 +163,8 @@ def cases():
               "15b92683819596a8047232cc00f7048fe45318e11f8a0f62ede3c3fc61203bb5"
               "0f980a08c9843fd3a1b06d5c07ff9639b7eb7dfb3512e5de435e7207ed971ef3"
               "d2726d9b5ef6affc6d17a0decbb13892")
-    # Their plaintexts end in what can be read as padding to the very beginning.
-    # So only the last two bytes and the length are compared.
+    # The last bytes of these plaintexts read as padding back to the very beginning, so
+    # only the last two bytes and the length are compared.
     for number, key, nonce, iv, length, text in (
             (2, "7e24067817fae0d743d6ce1f32539163", "006cb6db",
              "c0543b59da48d90b", 32,
