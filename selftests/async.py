@@ -32,7 +32,7 @@ def talk(way, *mode, name=crypto.GCM, **more):
 
 
 def at_once():
-    """An asynchronous cipher completes at once."""
+    """An asynchronous cipher completes each request at once."""
     with crypto.async_aead(sync=1) as cipher:
         before = cipher.completed()
         traffic.talk("minimal", "transport", 4, 4, SIZES)

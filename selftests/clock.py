@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
-"""SNs from the clock follow the clock, run ahead of it only so far, and never repeat,
-whatever is deleted, added again, unloaded or set. tools/crash.py tests that SNs do not
-repeat after a power failure."""
+"""SNs from the clock follow the clock, run ahead of it by at most sn_ahead, and never
+repeat, whatever is deleted, added again, unloaded or set. tools/crash.py tests that SNs do
+not repeat after a power failure."""
 import contextlib
 import errno
 import itertools
@@ -253,8 +253,8 @@ def reloaded():
 
 @contextlib.contextmanager
 def clock_restored():
-    """Lets the block set the clock. Restores it, and reloads minesp, which remembers the
-    latest time."""
+    """Lets the block set the clock, then restores the clock and reloads minesp, which
+    remembers the latest time."""
     offset = now() - time.clock_gettime(time.CLOCK_BOOTTIME)
     try:
         yield

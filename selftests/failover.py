@@ -36,7 +36,7 @@ def add(family=4):
 
 
 ADD = add()
-# One of each kind in counter mode
+# One suite of each kind in counter mode
 SUITES = ("AES-GCM-16 128", "AES-CCM-8 128", "ChaCha20-Poly1305",
           "rfc3686(ctr(aes)) 128, hmac(sha256)")
 

@@ -11,7 +11,7 @@ Afterwards all connections work, and nothing is left.
 
 MINESP_SOAK: the duration in seconds (30), but at least until minesp was loaded anew once.
 MINESP_SEED: decides what each process does, but not the order between processes. The
-name of the case has it."""
+name of the case contains the seed."""
 import contextlib
 import ctypes
 import errno
