@@ -24,8 +24,10 @@ def device(kind):
                 raise lib.Skip("a kernel without netdevsim")
             with h.inside(), open("/sys/bus/netdevsim/new_device", "w") as f:
                 f.write("77 1")
-            name = lib.wait_for("the device", lambda: h.sh(
-                "ls /sys/bus/netdevsim/devices/netdevsim77/net", check=False).strip())
+            # ip netns exec mounts the /sys of the namespace. h.sh() does not.
+            name = lib.wait_for("the device", lambda: lib.sh(
+                f"ip netns exec {h.ns} ls /sys/bus/netdevsim/devices/netdevsim77/net",
+                check=False).strip())
         elif kind == "bond":
             h.ip("link add bond7 type bond mode active-backup")
             name = "bond7"

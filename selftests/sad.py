@@ -470,7 +470,7 @@ def spi_tool():
                           ("next 0x12345678", "0x12345679")):
         lib.equal(lib.sh(f"minesp spi {words} 2>/dev/null").strip(), wanted,
                   words)
-    assert "watches the network" in lib.sh("minesp spi sa 1 2>&1 >/dev/null")
+    assert "observer of the network" in lib.sh("minesp spi sa 1 2>&1 >/dev/null")
     lib.equal(lib.sh("minesp spi 2>&1 >/dev/null"), "", "the price of random")
     for bad in ("sa", "sa 0", "sa 16777216", "sa 1 256", "next 255", "next x",
                 "sa -1", "what"):

@@ -62,6 +62,7 @@ class Host:
         return sh(f"ip -n {self.ns} -batch -", check, lines)
 
     def sh(self, command, check=True):
+        """Runs a command in the namespace, but with the /sys and the /etc of the machine."""
         with self.inside():
             return sh(command, check)
 
