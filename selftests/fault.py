@@ -369,7 +369,7 @@ def cases():
     debugfs.path("failslab")
     known = dict(suites.explicit_iv())
     # Modes and suites do not depend on each other.
-    chosen = [("AES-GCM-16 128", mode, ()) for mode in lib.MODES]
+    chosen = [("AES-GCM-16 128", mode, ()) for mode in lib.MODES[1::2]]
     chosen += [("cbc(aes) 128, hmac(sha256)", mode, ()) for mode in lib.MODES[::5]]
     chosen += [("AES-GCM-16 128", mode, ("in UDP",)) for mode in lib.MODES[::3]]
     for i in range(ROUNDS):
