@@ -3,6 +3,7 @@
 """strongSwan on both sides of a NAT, which it detects itself: rekeying, keepalives,
 mappings and addresses that change, a virtual IP, reauthentication; with minimal SAs on
 either side, and on both."""
+import contextlib
 import socket
 import struct
 
@@ -180,7 +181,12 @@ def moves(s):
     there = nat.OUTSIDE[s.outer]
     inside, outside = (f"{x}/{32 if s.outer == 4 else '128 nodad'} dev veth0"
                        for x in (s.nat.a.address(s.outer), there))
-    with s.traffic() as sender:
+    # Without this route, the daemons may move to the other family.
+    away = f"blackhole {s.nat.b.address(4 if s.outer == 6 else 6)}"
+    with contextlib.ExitStack() as stack:
+        s.nat.a.ip(f"route add {away}")
+        stack.callback(s.nat.a.ip, f"route del {away}")
+        sender = stack.enter_context(s.traffic())
         sender.goes_on()
         s.nat.a.ip(f"addr add {outside}\naddr del {inside}")
         ike.between(s.ikes, s.nat.b.address(s.outer), there, there)
