@@ -76,12 +76,12 @@ class Column:
 
 
 def page():
-    """Returns {label: {heading: figure}} of the table in performance.rst."""
+    """Returns {label: {heading: figure}} of the table of results in performance.rst."""
     rows = [re.split(r"  +", line) for line in PAGE.read_text().splitlines()]
     heading = next((row for row in rows if row[:2] == ["case", "goal"]), [])
     return {row[0]: {name: float(cell) for name, cell in zip(heading[1:], row[1:])
                      if re.fullmatch(r"[\d.]+", cell)}
-            for row in rows if row[0] in LABELS}
+            for row in rows if row[0] in LABELS and len(row) == len(heading)}
 
 
 def bar(ratio, goal):
