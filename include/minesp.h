@@ -262,6 +262,15 @@ static inline struct minesp_sa *minesp_sa(const struct xfrm_state *x)
 #define MINESP_STATE_NEW	(XFRM_STATE_DEAD + 1)
 
 /*
+ * Has migration made this SA as a copy of another one? In init_state, the state of any
+ * other SA is void.
+ */
+static inline bool minesp_is_copy(const struct xfrm_state *x)
+{
+	return x->km.state != XFRM_STATE_VOID;
+}
+
+/*
  * The highest SN from the clock with ESN. The highest byte of the IV is free for
  * net.minesp.iv_sender. Ticks of a microsecond reach this SN after 2,283 years.
  */

@@ -209,7 +209,7 @@ static void minesp_seqno_changed(struct minesp_net *mn, u64 tick, u64 epoch,
 static int minesp_seqno_flags(const struct minesp_net *mn, struct xfrm_state *x,
 			      struct netlink_ext_ack *extack)
 {
-	bool copy = x->km.state != XFRM_STATE_VOID;
+	bool copy = minesp_is_copy(x);
 	u32 flags = x->props.extra_flags;
 
 	if (!copy && !(flags & MINESP_XFLAG_COUNTER) && READ_ONCE(mn->sn_mode))

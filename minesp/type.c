@@ -99,13 +99,10 @@ static int minesp_choose(struct xfrm_state *x, struct netlink_ext_ack *extack)
 {
 	const struct minesp_net *mn = minesp_net(xs_net(x));
 	u32 flags = x->props.extra_flags & MINESP_XFLAG_MASK;
-	bool copy = x->km.state != XFRM_STATE_VOID;
+	bool copy = minesp_is_copy(x);
 	int choice = READ_ONCE(mn->enabled);
 
-	/*
-	 * A state other than void means that migration made this copy. It keeps the kind
-	 * of its original: minimal if the bit is set, else stock.
-	 */
+	/* A copy keeps the kind of its original: minimal if the bit is set, else stock. */
 	if (flags & MINESP_XFLAG_STOCK || (!(flags & MINESP_XFLAG_MINIMAL) && copy))
 		choice = MINESP_STOCK;
 	else if (flags & MINESP_XFLAG_MINIMAL)
@@ -210,7 +207,7 @@ static void minesp_drop_type_offload(struct xfrm_state *x)
 static int minesp_init_state(struct xfrm_state *x,
 			     struct netlink_ext_ack *extack)
 {
-	bool copy = x->km.state != XFRM_STATE_VOID;
+	bool copy = minesp_is_copy(x);
 	int choice = minesp_choose(x, extack), err = choice;
 	const struct minesp_unsupported *unsup = NULL;
 
