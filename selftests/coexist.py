@@ -85,9 +85,7 @@ def migrated_from_before():
             a.sas("tunnel", 4, 4, lib.XFLAG_CLOCK)
             kmod.load()
             new = "192.0.2.99"
-            lib.equal(xfrm.migrate(a, (a.address(4, "inner"), b.address(4, "inner")),
-                                   (a.address(4), b.address(4)), (a.address(4), new)),
-                      0, "error")
+            lib.equal(xfrm.migrate_peer(a, b, new), 0, "error")
             assert new in a.ip(f"xfrm state list dst {new}"), "the SA has not moved"
             lib.equal(a.listed(), {}, "minimal SAs")
 
@@ -252,16 +250,14 @@ def migrated():
     """An SA that migrates keeps its kind, whatever the settings are then. An SA that
     minimal ESP cannot migrate stays where it is."""
     with lib.hosts() as (a, b):
-        selector = a.address(4, "inner"), b.address(4, "inner")
-        old = a.address(4), b.address(4)
-        new = a.address(4), "192.0.2.99"
+        new = "192.0.2.99"
         for minimal in (True, False):
             a.sysctl("net.minesp.enabled", int(minimal))
             a.sas("tunnel", 4, 4)
             a.sysctl("net.minesp.enabled", int(not minimal))
-            lib.equal(xfrm.migrate(a, selector, old, new), 0, "error")
-            said = lib.sh(f"ip -n {a.ns} -s xfrm state list dst {new[1]}")
-            assert new[1] in said, said
+            lib.equal(xfrm.migrate_peer(a, b, new), 0, "error")
+            said = lib.sh(f"ip -n {a.ns} -s xfrm state list dst {new}")
+            assert new in said, said
             lib.equal("1000000" in said, minimal, "minimal")
         a.sysctl("net.minesp.enabled", 1)
         a.settings(sn_epoch=1)
@@ -269,8 +265,8 @@ def migrated():
         for words in (f"{lib.XFLAG_CLOCK} flag esn", f"{lib.XFLAG_FRESH} flag esn",
                       lib.XFLAG_IMPLICIT_IV):
             a.sas("tunnel", 4, 4, words)
-            assert xfrm.migrate(a, selector, old, new), words
-            lib.equal(lib.sh(f"ip -n {a.ns} xfrm state list dst {new[1]}"), "",
+            assert xfrm.migrate_peer(a, b, new), words
+            lib.equal(lib.sh(f"ip -n {a.ns} xfrm state list dst {new}"), "",
                       f"SA that has moved: {words}")
 
 

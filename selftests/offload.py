@@ -202,9 +202,7 @@ def migrated():
         new = "192.0.2.99"
         a.ip(f"neigh replace {new} lladdr {b.mac} dev veth0")
         a.sas("tunnel", 4, 4)
-        lib.equal(xfrm.migrate(a, (a.address(4, "inner"), b.address(4, "inner")),
-                               (a.address(4), b.address(4)), (a.address(4), new)),
-                  0, "error")
+        lib.equal(xfrm.migrate_peer(a, b, new), 0, "error")
         before = a.stats()["OutPackets"]
         a.sh(f"ping -c 3 -i 0.01 -W 0.01 {b.address(4, 'inner')}", check=False)
         lib.equal(a.stats()["OutPackets"] - before, 3, "OutPackets")

@@ -97,3 +97,10 @@ def migrate(host, selector, old, new, encap=False, direction=XFRM_POLICY_OUT):
             "=HHHH16x", UDP_ENCAP_ESPINUDP, socket.htons(4500),
             socket.htons(4500), 0))
     return Xfrm(host).ask(XFRM_MSG_MIGRATE, body)
+
+
+def migrate_peer(a, b, address):
+    """Moves the tunnel from a to b that Host.sas() has made over IPv4: b gets another
+    address."""
+    return migrate(a, (a.address(4, "inner"), b.address(4, "inner")),
+                   (a.address(4), b.address(4)), (a.address(4), address))
