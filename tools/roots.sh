@@ -107,11 +107,14 @@ install_libreswan()
 		die "cannot unpack libreswan in build/roots/$1: see above; then try again"
 }
 
-# Makes the root for the kernel of Debian suite $1, and installs the kernel there.
+# Makes the root for the kernel of Debian suite $1, and installs the kernel there. Works on
+# several roots at a time, and one after the other on the kernels of a root.
 install_kernel()
-{
-	local root=${1%-backports} suite='' release
-
+(
+	root=${1%-backports} suite='' release=''
+	mkdir -p build/roots
+	exec 7> "build/roots/$root.kernels.lock"
+	flock 7
 	[ "$1" = "$root" ] || suite=$1
 	make_root "$root" || exit
 	# initramfs-tools, because apt would install dracut with the kernel otherwise
@@ -119,14 +122,14 @@ install_kernel()
 	install_libreswan "$root"
 	release=$(cat "build/roots/$1.release" 2> /dev/null) &&
 		[ -z "$(not_installed "build/roots/$root" "linux-image-$release" \
-			"linux-headers-$release")" ] && return
+			"linux-headers-$release")" ] && exit
 	release=$(in_root "$root" "apt-cache ${suite:+-t $suite} show --no-all-versions \
 		linux-image-amd64" | sed -n 's/^Depends:.*linux-image-\([0-9][^ ,]*\).*/\1/p')
 	[ "$release" ] || die "Debian's $1 has no kernel"
 	APT_SUITE=$suite install_in "$root" "linux-image-$release" "linux-headers-$release" ||
 		exit
 	echo "$release" > "build/roots/$1.release"
-}
+)
 
 # Prints RELEASES, or else what the last set-up found, such as 6.1.0-9-amd64.
 releases()
@@ -217,16 +220,22 @@ selftests=build/linux/tools/testing/selftests
 # The package with the kernel's source, for the debug kernel, kselftest and checkpatch
 SOURCE=linux-source-6.12
 
-# Unpacks kselftest's harness and checkpatch.
+# Unpacks kselftest's harness, the kernel's tests that minesp's tests run, and checkpatch.
+# An emulated machine is too slow for the five seconds that pmtu.sh gives nettest.
 kselftest()
 {
-	[ -e build/linux/scripts/kernel-doc ] && return
+	local net=build/linux.new/tools/testing/selftests/net
+
+	[ -e build/linux/tools/testing/selftests/net ] && return
 	install_in trixie $SOURCE || return
 	step "unpacking kselftest, checkpatch and kernel-doc from $SOURCE"
 	in_root trixie "rm -rf build/linux.new && mkdir build/linux.new &&
 		tar xf /usr/src/$SOURCE.tar.xz -C build/linux.new --strip-components=1 \
 			$SOURCE/tools/testing/selftests/{lib.mk,kselftest,kselftest.h,kselftest_harness.h} \
+			$SOURCE/tools/testing/selftests/net/{pmtu.sh,lib.sh,net_helper.sh,nettest.c} \
 			$SOURCE/scripts/{checkpatch.pl,spelling.txt,const_structs.checkpatch,kernel-doc} &&
+		sed -i 's/ -t 5$/ -t 60/' $net/pmtu.sh &&
+		gcc -O2 -static -w -Wl,-w -o $net/nettest $net/nettest.c &&
 		rm -rf build/linux && mv build/linux.new build/linux"
 }
 
