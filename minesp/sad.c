@@ -144,7 +144,8 @@ void minesp_sad_del(struct minesp_sa *sa)
 	sa->x = NULL;
 	spin_unlock_bh(&sa->lock);
 
-	xa_erase(&mn->sas, sa->id);
+	/* xa_alloc_cyclic() sets sa->id even if it fails. Another SA may have this id. */
+	xa_cmpxchg(&mn->sas, sa->id, sa, NULL, 0);
 	rcu_read_lock();
 	sad = rcu_dereference(mn->sad);
 	if (sad) {

@@ -142,6 +142,29 @@ def adding():
     assert refused > REQUESTS, f"only {refused} were refused"
 
 
+def replaced():
+    """An SA is added after one that got no memory. It stays in the list when the kernel
+    destroys the other."""
+    with spare.host() as host, faults(code=text()):
+        sock = xfrm.Xfrm(host)
+        before, held = len(failures), kmod.refcount("minesp")
+
+        def destroyed(left):
+            lib.wait_for("the other SAs are destroyed",
+                         lambda: kmod.refcount("minesp") == held + left)
+
+        def add(spi):
+            return sock.add(spare.SRC, spare.DST, spi, bytes(20))
+
+        for _, err in each(lambda: add(0x1000)):
+            lib.equal(add(0x2000), 0, "error")
+            destroyed(2 - bool(err))
+            assert 0x2000 in host.listed(), f"0x2000 is missing in {host.listed()}"
+            sock.flush()
+            destroyed(0)
+    assert any(failures[before:]), "nothing failed"
+
+
 def resizing():
     """sad_slots changes while there is a table."""
     with spare.host() as host, faults(code=text()):
@@ -375,6 +398,7 @@ def cases():
     for i in range(ROUNDS):
         n = f", round {i + 1}" if ROUNDS > 1 else ""
         yield f"adding SAs, seed {lib.SEED}{n}", adding
+        yield f"an SA after one without memory{n}", replaced
         yield f"resizing the table{n}", resizing
         yield f"making namespaces{n}", namespaces
         first = random.randint(1, 3)
