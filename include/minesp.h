@@ -276,17 +276,18 @@ static inline bool minesp_is_copy(const struct xfrm_state *x)
  */
 #define MINESP_SN_MAX		(BIT_ULL(56) - 1)
 
+/* An SN in x->replay_esn. Without ESN, @hi is what the user has given. */
+static inline u64 minesp_esn(const struct xfrm_state *x, u32 hi, u32 low)
+{
+	return x->props.flags & XFRM_STATE_ESN ? (u64)hi << 32 | low : low;
+}
+
 /* The last SN that the core has counted for sending; under x->lock. */
 static inline u64 minesp_oseq(const struct xfrm_state *x)
 {
 	const struct xfrm_replay_state_esn *esn = x->replay_esn;
 
-	if (!esn)
-		return x->replay.oseq;
-	/* Without ESN, oseq_hi is what the user has given. */
-	if (!(x->props.flags & XFRM_STATE_ESN))
-		return esn->oseq;
-	return (u64)esn->oseq_hi << 32 | esn->oseq;
+	return esn ? minesp_esn(x, esn->oseq_hi, esn->oseq) : x->replay.oseq;
 }
 
 /* The highest SN that the core has entered in the replay window; under x->lock. */
@@ -294,12 +295,7 @@ static inline u64 minesp_rseq(const struct xfrm_state *x)
 {
 	const struct xfrm_replay_state_esn *esn = x->replay_esn;
 
-	if (!esn)
-		return x->replay.seq;
-	/* Without ESN, seq_hi is what the user has given. */
-	if (!(x->props.flags & XFRM_STATE_ESN))
-		return esn->seq;
-	return (u64)esn->seq_hi << 32 | esn->seq;
+	return esn ? minesp_esn(x, esn->seq_hi, esn->seq) : x->replay.seq;
 }
 
 /* The SN of a received packet */

@@ -101,12 +101,11 @@ static int minesp_list_show(struct seq_file *seq, void *v)
 	sent = minesp_oseq(x);
 	rcvd = minesp_rseq(x);
 	spin_unlock_bh(&x->lock);
-	seq_printf(seq, "0x%08x %-7ld %-6s %-7s %-10llu %-10llu ",
+	seq_printf(seq, "0x%08x %-7ld %-6s %-7s %-10llu %-10llu %-3s %-5s ",
 		   ntohl(x->id.spi), slot, str_yes_no(direct),
 		   x->props.extra_flags & MINESP_XFLAG_CLOCK ? "clock" :
 							       "counter",
-		   sent, rcvd);
-	seq_printf(seq, "%-3s %-5s ", str_yes_no(x->props.flags & XFRM_STATE_ESN),
+		   sent, rcvd, str_yes_no(x->props.flags & XFRM_STATE_ESN),
 		   str_yes_no(x->props.extra_flags & MINESP_XFLAG_FRESH));
 	if (s)
 		seq_printf(seq, "%-7u %-10u %-7u %-6u ",

@@ -35,7 +35,7 @@
 
 struct minesp_offload_slot {
 	unsigned short family;
-	const struct net_offload **slot;
+	const struct net_offload __rcu **offloads;	/* the table */
 	const struct net_offload ours;
 	const struct net_offload *stock; /* NULL until @ours is in the slot */
 	struct module *owner;		/* of @stock, pinned */
@@ -212,7 +212,6 @@ static int minesp_xmit(struct xfrm_state *x, struct sk_buff *skb,
 
 const struct xfrm_type_offload minesp_type_offload = {
 	.owner = THIS_MODULE,
-	.proto = IPPROTO_ESP,
 	.encap = minesp_encap,
 	.xmit = minesp_xmit,
 };
@@ -223,14 +222,10 @@ static struct sk_buff *minesp_gso_segment(struct sk_buff *skb,
 					  const struct minesp_offload_slot *s)
 {
 	struct xfrm_offload *xo = xfrm_offload(skb);
-	const struct net_offload __rcu **offloads =
-		s->family == AF_INET ? inet_offloads : inet6_offloads;
+	struct xfrm_state *x = xo ? xfrm_input_state(skb) : NULL;
 	const struct net_offload *ops;
-	struct xfrm_state *x = NULL;
 	int hlen;
 
-	if (xo)
-		x = xfrm_input_state(skb);
 	if (!x || x->type_offload != &minesp_type_offload)
 		return s->stock->callbacks.gso_segment(skb, features);
 
@@ -249,7 +244,7 @@ static struct sk_buff *minesp_gso_segment(struct sk_buff *skb,
 					   xo->proto == IPPROTO_IPV6 ?
 					   htons(ETH_P_IPV6) : htons(ETH_P_IP));
 	skb->transport_header += hlen;
-	ops = rcu_dereference(offloads[xo->proto]);
+	ops = rcu_dereference(s->offloads[xo->proto]);
 	if (!ops || !ops->callbacks.gso_segment)
 		return ERR_PTR(-EPROTONOSUPPORT);
 	return ops->callbacks.gso_segment(skb, features);
@@ -274,12 +269,12 @@ MINESP_OFFLOAD(6, 1)
 static struct minesp_offload_slot slots[2] = {
 	{
 		.family = AF_INET,
-		.slot = (void *)&inet_offloads[IPPROTO_ESP],
+		.offloads = inet_offloads,
 		.ours.callbacks.gro_receive = minesp4_gro_receive,
 		.ours.callbacks.gso_segment = minesp4_gso_segment,
 	}, {
 		.family = AF_INET6,
-		.slot = (void *)&inet6_offloads[IPPROTO_ESP],
+		.offloads = inet6_offloads,
 		.ours.callbacks.gro_receive = minesp6_gro_receive,
 		.ours.callbacks.gso_segment = minesp6_gso_segment,
 	},
@@ -296,16 +291,16 @@ static int minesp_offload_take(struct minesp_offload_slot *s)
 	if (!afinfo)	/* IPv6 is disabled */
 		goto unlock;
 	type = READ_ONCE(afinfo->type_offload_esp);
-	if (!type || !READ_ONCE(*s->slot)) {
+	if (!type || !rcu_access_pointer(s->offloads[IPPROTO_ESP])) {
 		err = -EOPNOTSUPP;
 	} else if (!try_module_get(type->owner)) {
 		err = -EBUSY;
 	} else {
 		s->owner = type->owner;
 		/* The stock module is pinned, so nobody else changes the slot. */
-		s->stock = READ_ONCE(*s->slot);
+		s->stock = rcu_dereference(s->offloads[IPPROTO_ESP]);
 		/* Our callbacks use s->stock, so set it first. */
-		smp_store_release(s->slot, &s->ours);
+		rcu_assign_pointer(s->offloads[IPPROTO_ESP], &s->ours);
 	}
 unlock:
 	rcu_read_unlock();
@@ -356,7 +351,7 @@ void minesp_offload_disable(void)
 	mutex_unlock(&minesp_offload_lock);
 	for (s = slots; s < slots + ARRAY_SIZE(slots); s++)
 		if (s->stock)
-			WRITE_ONCE(*s->slot, s->stock);
+			rcu_assign_pointer(s->offloads[IPPROTO_ESP], s->stock);
 	/* After this, no CPU is in our callbacks, or in stock ones that we called. */
 	synchronize_net();
 	for (s = slots; s < slots + ARRAY_SIZE(slots); s++)

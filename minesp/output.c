@@ -24,17 +24,11 @@ static unsigned int minesp_padlen(unsigned int len, unsigned int blocksize)
  */
 int minesp_output_end(struct xfrm_state *x, struct sk_buff *skb, int err)
 {
-	struct minesp_net *mn = minesp_sa(x)->mn;
-
-	if (likely(!err)) {
-		if (x->encap)
-			minesp_udp_checksum(x, skb);
-		minesp_stat_inc(mn, MINESP_OUT_PACKETS);
-	} else if (err == -ENOMEM) {
-		minesp_stat_inc(mn, MINESP_OUT_NO_MEMORY);
-	} else {
-		minesp_stat_inc(mn, MINESP_OUT_CRYPTO);
-	}
+	if (!err && x->encap)
+		minesp_udp_checksum(x, skb);
+	minesp_stat_inc(minesp_sa(x)->mn, likely(!err) ? MINESP_OUT_PACKETS :
+					  err == -ENOMEM ? MINESP_OUT_NO_MEMORY :
+							   MINESP_OUT_CRYPTO);
 	return err;
 }
 

@@ -136,12 +136,16 @@ void minesp_direct_end(struct xfrm_state *x, struct sk_buff *skb,
  * Find the SA by the SPI. If the table does not have it, xfrm_input() looks it up, and the
  * packet is delivered in the same way, so that later packets do not overtake it. -EINVAL
  * passes the packet to the next handler.
+ *
+ * The core calls this for ESP that a UDP socket with UDP_ENCAP has received. @spi is 0.
  */
-static int minesp_rcv_direct(struct sk_buff *skb, u16 family, int encap_type)
+static int minesp_rcv_direct(struct sk_buff *skb, int nexthdr, __be32 spi,
+			     int encap_type)
 {
+	u16 family = ip_hdr(skb)->version == 6 ? AF_INET6 : AF_INET;
 	struct minesp_net *mn = minesp_net(dev_net(skb->dev));
 	struct xfrm_state *x;
-	__be32 spi, seq;
+	__be32 seq;
 
 	/*
 	 * XFRM_GRO refers to the first SA of a secpath, so the secpath must be empty. If
@@ -168,27 +172,10 @@ static int minesp_rcv_direct(struct sk_buff *skb, u16 family, int encap_type)
 	return minesp_deliver_input(skb, encap_type);
 }
 
-static int minesp4_rcv_direct(struct sk_buff *skb)
+/* The same for ESP directly in IP */
+static int minesp_rcv(struct sk_buff *skb)
 {
-	return minesp_rcv_direct(skb, AF_INET, 0);
-}
-
-static int minesp6_rcv_direct(struct sk_buff *skb)
-{
-	return minesp_rcv_direct(skb, AF_INET6, 0);
-}
-
-/* The same for ESP that a UDP socket with UDP_ENCAP has received */
-static int minesp4_rcv_encap(struct sk_buff *skb, int nexthdr, __be32 spi,
-			     int encap_type)
-{
-	return minesp_rcv_direct(skb, AF_INET, encap_type);
-}
-
-static int minesp6_rcv_encap(struct sk_buff *skb, int nexthdr, __be32 spi,
-			     int encap_type)
-{
-	return minesp_rcv_direct(skb, AF_INET6, encap_type);
+	return minesp_rcv_direct(skb, IPPROTO_ESP, 0, 0);
 }
 
 /* Leave a decrypted packet to the next handler. */
@@ -263,8 +250,8 @@ static int minesp6_err(struct sk_buff *skb, struct inet6_skb_parm *opt,
  */
 #define MINESP_PROTOCOLS(v)						\
 static struct xfrm##v##_protocol minesp##v##_protocols[] = { {		\
-	.handler = minesp##v##_rcv_direct,				\
-	.input_handler = minesp##v##_rcv_encap,				\
+	.handler = minesp_rcv,						\
+	.input_handler = minesp_rcv_direct,				\
 	.cb_handler = minesp_skip_cb,					\
 	.err_handler = minesp##v##_err,					\
 	.priority = 50,							\

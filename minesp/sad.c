@@ -135,7 +135,6 @@ int minesp_sad_add(struct minesp_sa *sa)
 void minesp_sad_del(struct minesp_sa *sa)
 {
 	struct minesp_net *mn = sa->mn;
-	struct minesp_sa __rcu **slot;
 	struct minesp_sad *sad;
 	__be32 spi;
 
@@ -148,10 +147,9 @@ void minesp_sad_del(struct minesp_sa *sa)
 	xa_cmpxchg(&mn->sas, sa->id, sa, NULL, 0);
 	rcu_read_lock();
 	sad = rcu_dereference(mn->sad);
-	if (sad) {
-		slot = minesp_slot(sad, spi);
-		unrcu_pointer(cmpxchg(slot, RCU_INITIALIZER(sa), NULL));
-	}
+	if (sad)
+		unrcu_pointer(cmpxchg(minesp_slot(sad, spi),
+				      RCU_INITIALIZER(sa), NULL));
 	rcu_read_unlock();
 }
 

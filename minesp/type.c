@@ -24,6 +24,8 @@
 
 static struct minesp_family {
 	unsigned short family;
+	/* NULL where the family is disabled. It lives as long as the module ipv6. */
+	const struct xfrm_state_afinfo *afinfo;
 	const struct xfrm_type *stock;	/* of esp4 or esp6, which is pinned; or NULL */
 } families[] = {
 	{ .family = AF_INET },
@@ -309,22 +311,20 @@ static struct xfrm_mgr minesp_mgr = {
 
 static int minesp_pin_stock(struct minesp_family *f)
 {
-	const struct xfrm_state_afinfo *afinfo;
 	int err = 0;
 
 	/* Where IPv6 is disabled, esp6 would log an error. */
 	rcu_read_lock();
-	afinfo = xfrm_state_afinfo_get_rcu(f->family);
+	f->afinfo = xfrm_state_afinfo_get_rcu(f->family);
 	rcu_read_unlock();
-	if (!afinfo)
+	if (!f->afinfo)
 		return 0;
 
 	/* Loaded later, the stock module would overwrite minesp's slot, with a WARN. */
 	request_module("xfrm-type-%d-%d", f->family, IPPROTO_ESP);
 
 	rcu_read_lock();
-	afinfo = xfrm_state_afinfo_get_rcu(f->family);
-	f->stock = READ_ONCE(afinfo->type_esp);
+	f->stock = READ_ONCE(f->afinfo->type_esp);
 	if (f->stock && !try_module_get(f->stock->owner)) {
 		/* It is being unloaded, and clears the slot itself. */
 		f->stock = NULL;
@@ -338,11 +338,6 @@ static int minesp_pin_stock(struct minesp_family *f)
 	return err;
 }
 
-static void minesp_unpin_stock(struct minesp_family *f)
-{
-	module_put(f->stock ? f->stock->owner : NULL);
-}
-
 /**
  * minesp_types_register - register the ESP types of IPv4 and IPv6
  *
@@ -350,14 +345,15 @@ static void minesp_unpin_stock(struct minesp_family *f)
  */
 int minesp_types_register(void)
 {
-	int i, err;
+	int i, err = 0;
 
-	for (i = 0; i < ARRAY_SIZE(families); i++) {
-		err = minesp_pin_stock(&families[i]);
-		if (err)
-			goto unpin;
-	}
 	xfrm_register_km(&minesp_mgr);
+	for (i = 0; i < ARRAY_SIZE(families) && !err; i++)
+		err = minesp_pin_stock(&families[i]);
+	if (err) {
+		minesp_types_unregister();
+		return err;
+	}
 	for (i = 0; i < ARRAY_SIZE(families); i++) {
 		struct minesp_family *f = &families[i];
 
@@ -371,35 +367,24 @@ int minesp_types_register(void)
 		xfrm_register_type(&minesp_type, f->family);
 	}
 	return 0;
-
-unpin:
-	while (i--)
-		minesp_unpin_stock(&families[i]);
-	return err;
 }
 
 /**
- * minesp_types_unregister - undo minesp_types_register()
+ * minesp_types_unregister - undo minesp_types_register(), or the part that it has done
  */
 void minesp_types_unregister(void)
 {
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(families); i++) {
-		const struct xfrm_state_afinfo *afinfo;
 		struct minesp_family *f = &families[i];
-		bool ours;
 
-		rcu_read_lock();
-		afinfo = xfrm_state_afinfo_get_rcu(f->family);
-		ours = afinfo && READ_ONCE(afinfo->type_esp) == &minesp_type;
-		rcu_read_unlock();
-		if (ours) {
+		if (f->afinfo && READ_ONCE(f->afinfo->type_esp) == &minesp_type) {
 			xfrm_unregister_type(&minesp_type, f->family);
 			if (f->stock)
 				xfrm_register_type(f->stock, f->family);
 		}
-		minesp_unpin_stock(f);
+		module_put(f->stock ? f->stock->owner : NULL);
 	}
 	xfrm_unregister_km(&minesp_mgr);
 }
