@@ -9,7 +9,7 @@ import struct
 import threading
 
 import lib
-from lib import pmtu, share, traffic
+from lib import frame, pmtu, share, traffic
 
 SIZE = 1 << 20
 SEGMENTS = SIZE // 1500
@@ -58,14 +58,14 @@ def unique(host, least):
     def watch():
         while True:
             try:
-                frame = wire.recv(1 << 16)
+                esp = frame.payload(wire.recv(1 << 16), socket.IPPROTO_ESP)
             except TimeoutError:
                 if stop.is_set():
                     return
                 continue
             # The socket sees only outgoing ESP, because GRO decrypts incoming ESP first.
-            if frame[12:14] == b"\x08\x00" and frame[23] == socket.IPPROTO_ESP:
-                seen.append(struct.unpack(">II", frame[34:42]))
+            if esp:
+                seen.append(struct.unpack_from(">II", esp))
 
     with contextlib.closing(host.wire(room=1 << 24)) as wire:
         wire.settimeout(0.1)
@@ -176,8 +176,8 @@ def udp_segments():
                 source.send(b"".join(bytes([n]) * size for n in range(count)))
                 came = [sink.recv(1 << 16) for _ in range(count)]
             lib.equal(sorted(came), [bytes([n]) * size for n in range(count)], "datagrams")
-            while len(frame := wire.recv(1 << 16)) < count * size:
-                assert frame[12:14] != b"\x08\x00", "the large packet was split too early"
+            while len(packet := wire.recv(1 << 16)) < count * size:
+                assert packet[12:14] != b"\x08\x00", "the large packet was split too early"
         lib.equal((a.errors(), b.errors()), ({}, {}), "errors")
         lib.equal(a.stats()["OutPackets"], count, "OutPackets")
 

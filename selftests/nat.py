@@ -9,7 +9,7 @@ import socket
 import struct
 
 import lib
-from lib import crypto, nat, pmtu, scapy_peer, share, suites, traffic
+from lib import crypto, frame, nat, pmtu, scapy_peer, share, suites, traffic
 
 try:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -71,18 +71,14 @@ def behind():
 
 def goes_to(n, end):
     """Returns the address and port to which host b sends a datagram of that end."""
-    version, protocol, src, dst, udp = ((b"\x08\0", 23, 26, 30, 34) if n.family == 4 else
-                                        (b"\x86\xdd", 20, 22, 38, 54))
-    family = lib.family_of(n.public[0])
-    me = socket.inet_pton(family, n.b.address(n.family))
     with n.b.wire() as wire:
         end.send(b"where to?")
         while True:
-            frame = wire.recv(1 << 16)
-            if (frame[12:14], frame[protocol], frame[src:dst]) == (
-                    version, socket.IPPROTO_UDP, me):
-                return (socket.inet_ntop(family, frame[dst:2 * dst - src]),
-                        struct.unpack_from(">H", frame, udp + 2)[0])
+            data = wire.recv(1 << 16)
+            if udp := frame.payload(data, socket.IPPROTO_UDP):
+                src, dst = frame.addresses(data)
+                if src == n.b.address(n.family):
+                    return dst, struct.unpack_from(">H", udp, 2)[0]
 
 
 def through(kinds, mode, inner, outer):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """Sequence numbers on the wire, of ESP over IPv4 and IPv6."""
 import contextlib
+import socket
 import struct
 
-# EtherType, offset of the protocol number, offset of ESP
-FRAMES = ((b"\x08\0", 23, 14 + 20), (b"\x86\xdd", 20, 14 + 40))
+from . import frame
 
 
 def recorded(wire, spi):
@@ -13,12 +13,11 @@ def recorded(wire, spi):
     found = []
     with contextlib.suppress(BlockingIOError):
         while True:
-            frame = wire.recv(1 << 16)
-            for ethertype, protocol, esp in FRAMES:
-                if frame[12:14] == ethertype and frame[protocol] == 50:
-                    to, sn, iv = struct.unpack_from(">IIQ", frame, esp)
-                    if to == spi:
-                        found.append((sn, iv, frame[esp + 16:]))
+            esp = frame.payload(wire.recv(1 << 16), socket.IPPROTO_ESP)
+            if esp:
+                to, sn, iv = struct.unpack_from(">IIQ", esp)
+                if to == spi:
+                    found.append((sn, iv, esp[16:]))
     return found
 
 
