@@ -178,13 +178,16 @@ def cases():
             if share.mine(i + n):
                 yield (f"{name}: traffic, {mode[0]} IPv{mode[1]} in IPv{mode[2]}",
                        lambda w=way, m=mode: talk(w, *m))
-        for alg, words in (("authenc(hmac(sha256),cbc(aes))", ""),
-                           ("authencesn(hmac(sha256),cbc(aes))", "flag esn")):
-            yield (f"{name}: traffic, {alg}",
-                   lambda w=way, n=alg, x=words: talk(
-                       w, "tunnel", 4, 4, name=n, suite=lib.CBC, words=x))
-        yield (f"{name}: traffic, implicit IV", lambda w=way: talk(
-            w, "transport", 6, 6, words=lib.XFLAG_IMPLICIT_IV))
+        for n, (what, mode, args) in enumerate((
+                ("AES-CBC", ("tunnel", 4, 4),
+                 {"name": "authenc(hmac(sha256),cbc(aes))", "suite": lib.CBC}),
+                ("AES-CBC with ESN", ("tunnel", 4, 4),
+                 {"name": "authencesn(hmac(sha256),cbc(aes))", "suite": lib.CBC,
+                  "words": "flag esn"}),
+                ("implicit IV", ("transport", 6, 6), {"words": lib.XFLAG_IMPLICIT_IV}))):
+            if share.mine(i + n):
+                yield (f"{name}: traffic, {what}",
+                       lambda w=way, m=mode, x=args: talk(w, *m, **x))
         for n, (what, function, args) in enumerate((
                 ("dummy packets", inbound.dummy, ("transport", 4, 4)),
                 ("dummy packets, tunnel", inbound.dummy, ("tunnel", 4, 6)),

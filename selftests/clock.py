@@ -429,11 +429,10 @@ def cases():
             ("a bucket of tokens", bucket), ("several senders", senders),
             ("an SA is added again", added_again),
             ("a key moves to other namespaces", elsewhere),
-            ("clock or counter", chosen), ("what is refused", refused))):
+            ("clock or counter", chosen), ("what is refused", refused),
+            ("the end of an idle SA", idle_end), ("the end of a busy SA", busy_end))):
         if share.mine(n):
             yield name, function
-    yield "the end of an idle SA", idle_end
-    yield "the end of a busy SA", busy_end
     for peer, windows in (("stock", (0, 1, 32, 128)), ("minimal", (32,))):
         for n, (family, window) in enumerate(itertools.product((4, 6), windows)):
             if share.mine(n):

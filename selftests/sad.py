@@ -15,7 +15,8 @@ import lib
 from lib import process, scapy_peer, share, traffic, xfrm
 
 SIZES = [*range(1, 20), 1400, 4000]
-REKEYS = 300        # more than there are rekey indexes
+# On one kernel, more than there are rekey indexes
+REKEYS = 300 if share.mine(0) else 60
 RACE_SECONDS = 10
 PORT = 5001
 
@@ -265,7 +266,7 @@ def interface(kind):
 
 
 def rekey():
-    """SAs replace one another under traffic, through all rekey indexes and the wrap. The
+    """SAs replace one another under traffic, through the wrap of the rekey index. The
     old and the new SA are direct at the same time. No packet is lost."""
     with lib.hosts() as (a, b):
         me, peer = a.address(4), b.address(4)
@@ -500,7 +501,8 @@ def cases():
     yield "AH around ESP", ah_around
     yield "XFRM interfaces", lambda: interface("xfrm")
     yield "VTI", lambda: interface("vti")
-    yield "minesp spi", spi_tool
+    if share.mine(1):
+        yield "minesp spi", spi_tool
     yield f"{REKEYS} rekeys under traffic", rekey
     yield "an SA migrates under traffic", migrating
     yield "everything at once", race
