@@ -3,9 +3,10 @@
 #
 # make check: sets up what is missing, and builds with all warnings for every supported
 # kernel and for other architectures. Runs all kselftests on every kernel and some on
-# the debug kernel, in virtual machines. Checks the style, builds the documentation, and
-# compares the cost of ESP with Documentation/performance.rst. Prints the seconds of
-# each program on each kernel. The last line is: N passed, N failed, N skipped.
+# the debug kernel, in virtual machines. Tests the Debian packages. Checks the style,
+# builds the documentation, and compares the cost of ESP with
+# Documentation/performance.rst. Prints the seconds of each program on each kernel. The
+# last line is: N passed, N failed, N skipped.
 #
 # check.sh TEST ... runs only these tests of selftests/, such as interop.py, and not on
 # the debug kernel. RELEASES names the kernels, which may be of tools/debug-kernel.sh.
@@ -27,15 +28,17 @@ memory=$(awk '/^MemTotal/ { print int($2 / 3000000) }' /proc/meminfo)
 # data, if any, to the folder where the module was built. The tests read MINESP_SHARE.
 run_on()
 {
-	local tests="${*:2}" limit="MINESP_END=$end MINESP_SHARE=${MINESP_SHARE:-1/1}" dir=/minesp/build/$1/minesp
+	local tests="${*:2}" dir=/minesp/build/$1/minesp
+	local environment="MINESP_END=$end MINESP_SHARE=${MINESP_SHARE:-1/1}"
 
+	environment+=" MINESP_PROGRAM=minesp-sanitized"
 	[[ $1 = *-debug || $1 = *-races ]] && export VM_MEMORY=3G &&
-		limit+=" kselftest_override_timeout=5400"
+		environment+=" kselftest_override_timeout=5400"
 	step "running ${tests:-the tests} on $1"
 	{
 		echo "# $1"	# so that a machine that prints nothing counts as dead
 		timeout --foreground $((MINESP_TIMEOUT + 900)) tools/vm.sh "$1" \
-			"$limit make -s -C $selftests/minesp run_tests ${tests:+TEST_PROGS='$tests'} 2>&1
+			"$environment make -s -C $selftests/minesp run_tests ${tests:+TEST_PROGS='$tests'} 2>&1
 			 for d in $dir $dir/kunit; do cp /sys/kernel/debug/gcov\$d/*.gcda \$d/ 2> /dev/null; done; :"
 	} | timed | tee "build/ktap-$1" | sed -u "s/^/[$1] /"
 }
@@ -67,6 +70,12 @@ run_all_on()
 run_bench()
 {
 	LANES=1 run_outside "$(releases | tail -n 1)" tools/bench.sh check
+}
+
+# Tests the Debian packages on the kernels of trixie.
+run_packages()
+{
+	run_outside "$(releases | tail -n 1)" tools/packages.sh
 }
 
 build_for()
@@ -107,8 +116,9 @@ rm -f build/ktap-*
 copy_selftests
 
 for release in $(releases); do
-	build_for "$release"
+	start build_for "$release"
 done
+wait
 end=$(($(date +%s) + MINESP_TIMEOUT))
 # A machine that never starts counts as dead, too.
 for release in $(releases); do
@@ -130,6 +140,7 @@ else
 		start run_all_on "$release" "$((++share))/$(releases | wc -l)"
 	done
 	start run_bench
+	start run_packages
 	start look_at_source
 fi
 wait

@@ -45,7 +45,7 @@ time_table()
 {
 	awk '
 		/^# seconds / {
-			release = FILENAME; sub(/.*ktap-((bench|crash|noipv6|sleep)-)?/, "", release)
+			release = FILENAME; sub(/.*ktap-((bench|crash|noipv6|packages|sleep)-)?/, "", release)
 			if (!($3 in seen)) { seen[$3]; program[++programs] = $3 }
 			if (!(release in sum)) column[++columns] = release
 			took[$3, release] = $4; sum[release] += $4

@@ -121,6 +121,7 @@ left()
 releases=$(find build/roots/trixie/lib/modules -mindepth 1 -maxdepth 1 \
 	! -name '*-debug' ! -name '*-races' -printf '%f\n')
 echo "TAP version 13"
+echo "1..$((4 + $(wc -w <<< "$releases")))"
 apt install systemd-sysv ./$dir/debs~old/*.deb && built
 result $? "the packages install, and DKMS builds for $(xargs <<< "$releases")"
 in_root $root "umask 077; mkdir -p /etc/minesp

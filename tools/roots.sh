@@ -191,8 +191,8 @@ copy_modules()
 		--include=VERSION --exclude='*' Kbuild VERSION minesp include selftests "$1/"
 }
 
-# Builds the module, the modules of the tests and the program for release $1, in
-# build/RELEASE. For a kernel of debug-kernel.sh, also builds the unit tests, and
+# Builds the module, the modules of the tests, the program, and the program with
+# sanitizers for release $1, in build/RELEASE. For a kernel of debug-kernel.sh, also builds the unit tests, and
 # measures coverage. Further words go to make.
 build()
 {
@@ -211,7 +211,9 @@ build()
 		find $dir/minesp $dir/selftests -name '*.c' -exec touch {} +
 		make -s -C $kernel M=/minesp/$dir MINESP_SELFTESTS=m $words &&
 		strip -g $dir/minesp/minesp.ko &&
-		make -s tools MINESP=$dir/bin/minesp LDFLAGS=-static"
+		make -s tools MINESP=$dir/bin/minesp LDFLAGS=-static &&
+		make -s tools MINESP=$dir/bin/minesp-sanitized \
+			CFLAGS='-O1 -g -fsanitize=address,undefined'"
 }
 
 # The path of kselftest, for make in a root and in a virtual machine

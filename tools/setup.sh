@@ -27,6 +27,13 @@ if ! cmp -s tools/requirements.txt build/venv/requirements.txt ||
 fi
 
 [ $# != 0 ] || set -- $KERNELS
+pids=()
 for suite in "$@"; do
-	install_kernel "$suite"
+	install_kernel "$suite" &
+	pids+=($!)
 done
+status=0
+for pid in "${pids[@]}"; do
+	wait "$pid" || status=1
+done
+exit $status
