@@ -15,7 +15,7 @@ import lib
 from lib import process, scapy_peer, share, traffic, xfrm
 
 SIZES = [*range(1, 20), 1400, 4000]
-# On one kernel, more than there are rekey indexes
+# One kernel goes through all rekey indexes, the others only through the wrap.
 REKEYS = 300 if share.mine(0) else 60
 RACE_SECONDS = 10
 PORT = 5001
