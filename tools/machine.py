@@ -136,10 +136,10 @@ class Machine:
 
     def kill(self):
         """Cuts the machine's power. Also runs when this program ends."""
-        atexit.unregister(self.kill)    # so that Python closes the files of this machine
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+        atexit.unregister(self.kill)    # so that Python closes the files of this machine
 
 
 def esp(frame):
