@@ -26,8 +26,11 @@ if [ "${1:-}" != copied ]; then
 	exec unshare --mount --propagation private "$0" copied
 fi
 
+# install_in() must not change the root below the overlay.
+exec 9> build/roots/trixie.lock
+flock 9
 mount -t overlay -o "lowerdir=build/roots/trixie,upperdir=$dir/upper,workdir=$dir/work" \
-	overlay $dir/root || die "no overlayfs"
+	overlay $dir/root || { echo "1..0 # SKIP no overlayfs in $PWD/build"; exit 0; }
 root=$PWD/$dir/root
 end_together
 status=0

@@ -75,6 +75,7 @@ $1"' "$root" "${*:2}"
 # interrupted installation. APT_SUITE names a suite to prefer.
 install_in()
 (
+	[ "$(not_installed "build/roots/$1" "${@:2}")" ] || return 0
 	# check.sh runs several builds in parallel, which may use the same root.
 	exec 9> "build/roots/$1.lock"
 	flock 9
@@ -107,8 +108,8 @@ install_libreswan()
 		die "cannot unpack libreswan in build/roots/$1: see above; then try again"
 }
 
-# Makes the root for the kernel of Debian suite $1, and installs the kernel there. Works on
-# several roots at a time, and one after the other on the kernels of a root.
+# Makes the root for the kernel of Debian suite $1, and installs the kernel there. May run
+# for several suites at a time; those with the same root wait for each other.
 install_kernel()
 (
 	root=${1%-backports} suite='' release=''
@@ -192,8 +193,8 @@ copy_modules()
 }
 
 # Builds the module, the modules of the tests, the program, and the program with
-# sanitizers for release $1, in build/RELEASE. For a kernel of debug-kernel.sh, also builds the unit tests, and
-# measures coverage. Further words go to make.
+# sanitizers for release $1, in build/RELEASE. For a kernel of debug-kernel.sh, also
+# builds the unit tests, and measures coverage. Further words go to make.
 build()
 {
 	local release=$1 dir=${BUILD_DIR:-build}/$1 kernel=/lib/modules/$1/build root words
@@ -206,14 +207,16 @@ build()
 	fi
 	words="${*:2}"
 	# touch makes the compiler warn again. strip removes 4 MB of debugging
-	# information, which would be read whenever the module is loaded.
+	# information, which would be read whenever the module is loaded. kselftest
+	# preloads a library (stdbuf), but ASan has to be loaded before all libraries, so
+	# it is linked statically.
 	in_root "$root" "$(declare -f copy_modules); copy_modules $dir
 		find $dir/minesp $dir/selftests -name '*.c' -exec touch {} +
 		make -s -C $kernel M=/minesp/$dir MINESP_SELFTESTS=m $words &&
 		strip -g $dir/minesp/minesp.ko &&
 		make -s tools MINESP=$dir/bin/minesp LDFLAGS=-static &&
 		make -s tools MINESP=$dir/bin/minesp-sanitized \
-			CFLAGS='-O1 -g -fsanitize=address,undefined'"
+			CFLAGS='-O1 -g -fsanitize=address,undefined' LDFLAGS=-static-libasan"
 }
 
 # The path of kselftest, for make in a root and in a virtual machine

@@ -9,6 +9,7 @@
 . "$(dirname "$0")/roots.sh"
 
 lock_checkout
+end_together
 [ "$(uname -m)" = x86_64 ] || die "the virtual machines need a host of type x86_64;" \
 	"elsewhere build with make, see README"
 host_packages debian-archive-keyring file:file kmod:modprobe mmdebstrap:mmdebstrap \
