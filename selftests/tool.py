@@ -34,13 +34,18 @@ SUITES = {"aes128gcm16": 20, "aes192gcm16": 28, "aes256gcm16": 36, "chacha20poly
 PROGRAM = shlex.split(os.environ.get("MINESP_PROGRAM", "minesp"))
 
 
+def sound(err):
+    """Returns what the program printed. Fails if a sanitizer or valgrind complains there."""
+    assert not re.search(r"Sanitizer|runtime error|==\d+==", err), err
+    return err
+
+
 class Said:
     """The output of a command, which has to end with the wanted exit code"""
 
     def __init__(self, words, out, err, code, wanted):
-        self.out, self.err = out, err
+        self.out, self.err = out, sound(err)
         assert code == wanted, f"{words[:100]}: exit {code}\n{out}{err}"
-        assert not re.search(r"Sanitizer|runtime error|==\d+==", err), err
 
 
 def minesp(words, host=None, code=0, stdin=None, **options):
@@ -243,17 +248,16 @@ def new_links():
         said = minesp("new c --local 192.0.2.1 --peer 192.0.2.3 --counter")
         assert "for one boot" in said.err and "Epoch" not in said.out
         # If new cannot print the other half, it does not make the link.
+        new_d = [*PROGRAM, *"new d --local ::1 --peer ::2".split()]
         with open("/dev/full", "w") as full, tempfile.NamedTemporaryFile() as f:
             for out, message in (full, "No space left"), (f, "others can read"):
                 os.chmod(f.name, 0o644)
-                done = subprocess.run("minesp new d --local ::1 --peer ::2".split(),
-                                      stdout=out, stderr=subprocess.PIPE, text=True)
+                done = subprocess.run(new_d, stdout=out, stderr=subprocess.PIPE, text=True)
                 lib.equal(done.returncode, 1, "exit")
-                assert message in done.stderr, done.stderr
+                assert message in sound(done.stderr), done.stderr
                 assert not (DIR / "d.conf").exists()
             os.chmod(f.name, 0o600)
-            subprocess.run("minesp new d --local ::1 --peer ::2".split(), stdout=f,
-                           check=True)
+            subprocess.run(new_d, stdout=f, check=True)
         ends = "--local 192.0.2.1 --peer 192.0.2.2"
         all_say([(f"new x {words}", message) for words, message in (
             ("--local 192.0.2.1 --peer 192.0.2.1", "the same address"),
@@ -504,8 +508,8 @@ def waits():
         new(a, b, "--clear-ntp")
         minesp("up b", b)
         time_is_known(False)
-        with a.inside(), subprocess.Popen(["minesp", "up", "a"], stderr=subprocess.PIPE,
-                                          text=True) as p:
+        with a.inside(), subprocess.Popen([*PROGRAM, "up", "a"], text=True,
+                                          stderr=subprocess.PIPE) as p:
             for line in p.stderr:
                 if "waiting" in line:
                     break
@@ -516,19 +520,19 @@ def waits():
             minesp("up a --closed", a)
             assert "PROBLEM: nothing has set the clock" in minesp("check a", a, 1).out
             time_is_known(True)
-            assert "a is up" in p.stderr.read()
+            assert "a is up" in sound(p.stderr.read())
         lib.equal(p.returncode, 0, "exit")
         reaches(a, b)
         down(a)
         time_is_known(False)
         for signum in signal.SIGINT, signal.SIGTERM:
-            with a.inside(), subprocess.Popen(["minesp", "up", "a"], text=True,
+            with a.inside(), subprocess.Popen([*PROGRAM, "up", "a"], text=True,
                                               stderr=subprocess.PIPE) as p:
                 for line in p.stderr:
                     if "waiting" in line:
                         break
                 p.send_signal(signum)
-                assert "nothing passes in the clear" in p.stderr.read()
+                assert "nothing passes in the clear" in sound(p.stderr.read())
             lib.equal(p.returncode, -signum, "exit")
             blocked(a, b)
         # With --no-wait, or Wait = no, up does not wait.
@@ -577,6 +581,7 @@ def interrupted():
                 if int(pathlib.Path(name, "n").read_text()) < n:
                     lib.equal(done.returncode, 0, "the last one")
                     return False
+            sound(done.stderr)
             assert done.returncode, (n, what)
             # The first call lists policies, the second adds some, the third lists again.
             lib.equal(lib.sh(f"ip -n {a.ns} xfrm policy").count("tmpl"),
@@ -777,9 +782,9 @@ def refusal():
     with hosts() as (a, b):
         new(a, b)
         with a.inside():
-            said = subprocess.run("minesp up a", shell=True, text=True, capture_output=True,
+            said = subprocess.run([*PROGRAM, "up", "a"], text=True, capture_output=True,
                                   preexec_fn=lambda: os.setuid(65534))
-        assert said.returncode and "Permission denied" in said.stderr, said.stderr
+        assert said.returncode and "Permission denied" in sound(said.stderr), said.stderr
 
 
 # Cases that depend on the program, and not on the kernel. In this order, each of three
@@ -811,9 +816,10 @@ def nearby():
     """Copies the program to memory, because reading it from a host's disk takes longer
     than running it."""
     with tempfile.TemporaryDirectory() as name:
-        if shutil.which("minesp"):
-            shutil.copy(shutil.which("minesp"), name)
-            os.environ["PATH"] = f"{name}:{os.environ['PATH']}"
+        os.chmod(name, 0o755)       # for refusal()
+        for program in filter(shutil.which, {"minesp", PROGRAM[-1]}):
+            shutil.copy(shutil.which(program), name)
+        os.environ["PATH"] = f"{name}:{os.environ['PATH']}"
         yield
 
 

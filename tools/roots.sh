@@ -209,14 +209,15 @@ build()
 	# touch makes the compiler warn again. strip removes 4 MB of debugging
 	# information, which would be read whenever the module is loaded. kselftest
 	# preloads a library (stdbuf), but ASan has to be loaded before all libraries, so
-	# it is linked statically.
+	# it is linked statically. This also halves the time to start the program.
 	in_root "$root" "$(declare -f copy_modules); copy_modules $dir
 		find $dir/minesp $dir/selftests -name '*.c' -exec touch {} +
 		make -s -C $kernel M=/minesp/$dir MINESP_SELFTESTS=m $words &&
 		strip -g $dir/minesp/minesp.ko &&
 		make -s tools MINESP=$dir/bin/minesp LDFLAGS=-static &&
 		make -s tools MINESP=$dir/bin/minesp-sanitized \
-			CFLAGS='-O1 -g -fsanitize=address,undefined' LDFLAGS=-static-libasan"
+			CFLAGS='-O1 -g -fsanitize=address,undefined' \
+			LDFLAGS='-static-libasan -static-libubsan'"
 }
 
 # The path of kselftest, for make in a root and in a virtual machine
