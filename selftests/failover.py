@@ -482,6 +482,8 @@ class Node:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        # The script stands by when it ends. It must not read from the next keepalived's FIFO.
+        lib.wait_for("the script ends", lambda: not self.is_active())
         self.host.ip(f"link set veth0 down\nxfrm state flush\n"
                      f"addr del {GATEWAY}/24 dev veth0", check=False)
 
