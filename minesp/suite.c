@@ -168,9 +168,11 @@ struct crypto_aead *minesp_suite_init(const struct xfrm_state *x,
 	if (*unsup)
 		return ERR_PTR((*unsup)->err);
 	if (x->props.extra_flags & MINESP_XFLAG_IMPLICIT_IV &&
-	    s.icv_bits != s.auth->implicit)
-		return ERR_PTR(minesp_refuse(extack, -EOPNOTSUPP,
-					     "implicit IV needs AES-GCM, ChaCha20-Poly1305 or AES-CCM with 64-bit ICV"));
+	    s.icv_bits != s.auth->implicit) {
+		err = minesp_refuse(extack, -EOPNOTSUPP,
+				    "implicit IV needs AES-GCM, ChaCha20-Poly1305 or AES-CCM with 64-bit ICV");
+		return ERR_PTR(err);
+	}
 
 	if (x->aead)
 		strscpy(name, s.enc->name, sizeof(name));
