@@ -36,8 +36,10 @@ class Session:
         self.hosts = self.nat.a, self.nat.b
         self.minimal = {h: h.name in minimal for h in self.hosts}
         self.mode, self.family, self.proposal, self.outer = mode, family, proposal, outer
+        # Where both are minimal, stock ESP is refused.
+        enabled = 1 if all(self.minimal.values()) else 2
         for h in self.hosts:
-            h.settings(enabled=2 if self.minimal[h] else 0)
+            h.settings(enabled=enabled if self.minimal[h] else 0)
         self.nat.map(nat.ROUTER[outer][0], 5001)
         self.stats = {h: h.stats() for h in self.hosts}
         self.counted = {h: h.errors() for h in self.hosts}
