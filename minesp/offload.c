@@ -134,7 +134,8 @@ static struct sk_buff *minesp_gro_receive(struct list_head *head,
 
 	if (!err)
 		return ERR_PTR(-EINPROGRESS);
-	if (err == -ENOENT)
+	/* The stock function would remove the SAs that a packet has already passed. */
+	if (err == -ENOENT && (!secpath_exists(skb) || xfrm_offload(skb)))
 		return s->stock->callbacks.gro_receive(head, skb);
 	NAPI_GRO_CB(skb)->same_flow = 0;
 	NAPI_GRO_CB(skb)->flush = 1;
