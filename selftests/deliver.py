@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """The path of a packet after minesp has decrypted it: netfilter, taps, tc, devices below
-and above. Most cases compare this path with that of stock SAs. Other cases check that
-minesp does not write to memory that packets share with files and processes."""
+and above. Most cases compare this path with that of stock SAs. With net.minesp.offload they
+compare it with Documentation/offload.rst. Other cases check that minesp does not write to
+memory that packets share with files and processes."""
 import collections
 import contextlib
 import itertools
@@ -16,7 +17,7 @@ import struct
 import tempfile
 
 import lib
-from lib import kmod, libc, nat, nfqueue, share
+from lib import kmod, libc, nat, nfqueue, share, traffic
 
 try:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -26,12 +27,17 @@ except ImportError:
 PORT, OTHER_PORT = 7001, 7002
 PACKETS = 6
 KINDS = {"minimal": lib.XFLAG_MINIMAL, "stock": lib.XFLAG_STOCK}
+OFFLOAD = dict.fromkeys((0, 1), lib.XFLAG_MINIMAL)      # net.minesp.offload
 SO_NO_CHECK, UDP_NO_CHECK6_TX = 11, 101     # Python does not have them
 
-# Rules that count for Watch, in each of two hooks
+# Rules that count for Watch: in each hook, for received packets, for packets to send
 COUNTED = {
     "esp": "meta l4proto esp",
     "udp": "meta l4proto udp",
+    "large esp": "meta l4proto esp meta length > 2000",
+    "large tcp": "meta l4proto tcp meta length > 2000",
+}
+RECEIVED = {
     "ipsec": "meta l4proto udp meta ipsec exists",
     "no ipsec": "meta l4proto udp meta ipsec missing",
     "policy": "meta l4proto udp ipsec in reqid 1",
@@ -41,52 +47,66 @@ COUNTED = {
     "mark": "meta l4proto udp meta mark 0",
     "no veth": 'meta l4proto udp meta iifname != "veth0"',
 }
+# The destination port and the length of a datagram of send(). Where it is not encrypted, it
+# is behind a header and an IV of ESP, and in tunnel mode behind the inner IP header, too.
+DATAGRAM = struct.pack(">HH", PORT, 9)
+SENT = {f"clear {what}": f"meta l4proto esp @th,{8 * (16 + n + 2)},32 0x{DATAGRAM.hex()}"
+        for what, n in (("udp", 0), ("IPv4", 20), ("IPv6", 40))}
 
 
 class Watch:
-    """Counts what host b sees, by rules of nftables, filters of tc at the ingress of
-    veth0, and packet sockets on devices."""
+    """Counts what a host sees, by rules of nftables, filters of tc at veth0, and packet
+    sockets on devices."""
 
-    def __init__(self, b):
-        self.b = b
-        rules = "\n".join(f'{words} counter comment "{name}"'
-                          for name, words in COUNTED.items())
-        lib.sh(f"ip netns exec {b.ns} nft -f -", stdin=f"""
+    def __init__(self, host):
+        self.host = host
+
+        def chain(hook, priority, *parts, device=""):
+            rules = "\n".join(f'{words} counter comment "{name}"'
+                              for part in parts for name, words in part.items())
+            return (f"chain {hook} {{\n"
+                    f"type filter hook {hook} {device} priority {priority};\n{rules}\n}}")
+
+        lib.sh(f"ip netns exec {host.ns} nft -f -", stdin=f"""
             table inet watch {{
-                chain prerouting {{
-                    type filter hook prerouting priority mangle;
-                    {rules}
-                }}
-                chain input {{
-                    type filter hook input priority filter;
-                    {rules}
-                }}
+                {chain("prerouting", "mangle", COUNTED, RECEIVED)}
+                {chain("input", "filter", COUNTED, RECEIVED)}
+                {chain("output", "filter", COUNTED, SENT)}
+                {chain("postrouting", "filter", COUNTED, SENT)}
                 chain address {{
                     type nat hook prerouting priority dstnat;
                 }}
                 chain late {{
                     type filter hook prerouting priority 0;
                 }}
+                chain out {{
+                    type filter hook output priority 1;
+                }}
+            }}
+            table netdev watch {{
+                {chain("ingress", "filter", COUNTED, device="device veth0")}
+                {chain("egress", "filter", COUNTED, SENT, device="device veth0")}
             }}
         """)
-        lib.sh(f"tc -n {b.ns} -batch -", stdin="\n".join([
+        lib.sh(f"tc -n {host.ns} -batch -", stdin="\n".join([
             "qdisc add dev veth0 clsact",
-            *(f"filter add dev veth0 ingress protocol {ip} pref {10 * n + i} "
+            *(f"filter add dev veth0 {way} protocol {ip} pref {10 * n + i} "
               f"flower ip_proto {proto:#x} action pass"
-              for n, ip in ((1, "ip"), (2, "ipv6"))
+              for way in ("ingress", "egress")
+              for n, ip in ((4, "ip"), (6, "ipv6"))
               for i, proto in enumerate((50, 17)))]))
         self.taps = []
         self.listen("veth0")
         self.total = collections.Counter()
         self.clean = True   # nothing has been counted since moved()
-        self.tc = False     # count in tc, too; this starts one more program
+        self.tc = None      # "ingress" or "egress": count there in tc, too; slower
 
     def close(self):
         for tap in self.taps:
             tap.close()
 
     def listen(self, device):
-        tap = self.b.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+        tap = self.host.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
         tap.setsockopt(socket.SOL_SOCKET, lib.SO_RCVBUFFORCE, 1 << 20)
         tap.setblocking(False)
         tap.bind((device, 3))
@@ -95,14 +115,14 @@ class Watch:
     @contextlib.contextmanager
     def rule(self, chain, rule):
         """Adds a rule to one of the empty chains during the block."""
-        self.b.sh(f"nft add rule inet watch {chain} {rule}")
+        self.host.sh(f"nft add rule inet watch {chain} {rule}")
         try:
             yield
         finally:
-            self.b.sh(f"nft flush chain inet watch {chain}")
+            self.host.sh(f"nft flush chain inet watch {chain}")
 
     def _nft(self):
-        said = lib.sh(f"ip netns exec {self.b.ns} nft -j list table inet watch")
+        said = lib.sh(f"ip netns exec {self.host.ns} nft -j list ruleset")
         for part in json.loads(said)["nftables"]:
             if "comment" in part.get("rule", ()):
                 count, = (e["counter"]["packets"] for e in part["rule"]["expr"]
@@ -110,10 +130,10 @@ class Watch:
                 yield f"{part['rule']['chain']} {part['rule']['comment']}", count
 
     def _tc(self):
-        said = lib.sh(f"tc -n {self.b.ns} -s -j filter show dev veth0 ingress")
+        said = lib.sh(f"tc -n {self.host.ns} -s -j filter show dev veth0 {self.tc}")
         for part in json.loads(said):
             for action in part.get("options", {}).get("actions", ()):
-                yield f"tc {part['pref']}", action["stats"]["packets"]
+                yield f"tc {self.tc} {part['pref']}", action["stats"]["packets"]
 
     def _taps(self):
         for tap in self.taps:
@@ -122,8 +142,10 @@ class Watch:
                 while True:
                     data, (device, *_) = tap.recvfrom(1 << 16)
                     proto = data[9] if data[0] >> 4 == 4 else data[6]
-                    if proto in (17, 50):
-                        yield f"tap {device} {proto}", 1
+                    if proto in (6, 17, 50):
+                        yield f"tap {device} {proto}{' large' * (len(data) > 2000)}", 1
+                    if proto == 50 and DATAGRAM in data:
+                        yield f"tap {device} clear", 1
 
     def moved(self):
         """Returns what has been counted since the last call, without zeros."""
@@ -164,90 +186,224 @@ def send(a, b, inner, kind, sink, sends=PACKETS):
     lib.equal([data[0] for data in came], [*range(sends)], "datagrams")
 
 
-def alike(a, b, watch, sink, mode, inner, outer, sas=None):
+def warm(a, b, inner, kind, sink):
+    """Sends until GRO can decrypt the packets of an SA, one by one. minesp may find the SA by
+    its SPI after the first packet, and how this kernel takes the SA after the third."""
+    for _ in range(3):
+        send(a, b, inner, kind, sink, 1)
+
+
+def alike(a, b, watch, sink, mode, inner, outer, sas=None, offload=False):
     """Sends to minimal SAs of b, then to stock SAs, and checks that b sees the same.
     Returns what b sees. sas: a function that sets up the SAs of b with a flag, in place
-    of Host.sas()."""
+    of Host.sas(). offload: compares net.minesp.offload=0 and 1 instead"""
     kind = "inner" if mode == "tunnel" else "outer"
     seen = {}
     a.sas(mode, inner, outer)
     if not watch.clean:
         watch.moved()
-    for name, flag in KINDS.items():
+    for name, flag in (OFFLOAD if offload else KINDS).items():
         watch.clean = False
+        if offload:
+            b.settings(offload=name)
         if sas:
             sas(flag)
         else:
             b.sas(mode, inner, outer, flag)
+        if offload:
+            warm(a, b, inner, kind, sink)
+            watch.moved()
         before, errors = b.stats(), b.errors()
         send(a, b, inner, kind, sink)
         seen[name] = watch.moved()
         now = b.stats()
         lib.equal(now["InPackets"] - before["InPackets"],
-                  PACKETS if name == "minimal" else 0, "InPackets")
+                  0 if name == "stock" else PACKETS, "InPackets")
         lib.equal(b.errors(), errors, "errors")
-    differ = {k: (seen["minimal"].get(k, 0), seen["stock"].get(k, 0))
-              for k in seen["minimal"].keys() | seen["stock"].keys()
-              if seen["minimal"].get(k) != seen["stock"].get(k)}
-    lib.equal(differ, {}, "what differs (minimal, stock)")
-    return seen["minimal"]
+    (one, first), (two, second) = seen.items()
+    differ = {k: (first.get(k, 0), second.get(k, 0)) for k in first.keys() | second.keys()
+              if first.get(k) != second.get(k)}
+    lib.equal(differ, {}, f"what differs ({one}, {two})")
+    return first
 
 
 @contextlib.contextmanager
-def watched():
-    with lib.hosts() as (a, b), contextlib.closing(Watch(b)) as watch:
-        yield a, b, watch
+def watched(gro=False):
+    with contextlib.ExitStack() as stack:
+        with lib.gro() if gro else contextlib.nullcontext():
+            a, b = stack.enter_context(lib.hosts())
+        yield a, b, stack.enter_context(contextlib.closing(Watch(b)))
 
 
 @lib.fixture
-def common():
+def common(gro):
     """Two hosts and a Watch, for the cases that do not change them"""
-    with watched() as (a, b, watch):
+    with watched(gro) as (a, b, watch):
         yield a, b, watch
 
 
-def fresh():
+def fresh(gro=False):
     """Returns the common hosts and their Watch, without SAs."""
-    a, b, watch = common()
+    a, b, watch = common(gro)
     watch.clean = False
     for h in (a, b):
         h.ip("xfrm state flush\nxfrm policy flush")
     return a, b, watch
 
 
+def sent(mode, inner, outer, offload):
+    """Returns what the sender of PACKETS datagrams sees (Documentation/offload.rst)."""
+    wanted = [f"{hook} {what}" for hook in ("output", "postrouting")
+              for what in ("udp", "esp")]
+    wanted += ["egress esp", f"tc egress {outer}0", "tap veth0 50"]
+    if offload:
+        clear = f"clear IPv{inner}" if mode == "tunnel" else "clear udp"
+        wanted += [f"{hook} {clear}" for hook in ("output", "postrouting", "egress")]
+    return dict.fromkeys(wanted, PACKETS)
+
+
+def came(mode, inner, outer, offload=0):
+    """Returns what the receiver of PACKETS datagrams sees. In transport mode the plaintext
+    passes PREROUTING and INPUT of netfilter, but neither ingress nor taps. In tunnel mode
+    it passes all of them. With offload=1 only the plaintext does."""
+    hooks = "prerouting", "input"
+    wanted = [f"{hook} {what}" for hook in hooks
+              for what in ("udp", "ipsec", "policy", "SPI", "mark")]
+    if not offload:
+        wanted += [f"{hook} esp" for hook in (*hooks, "ingress")]
+        wanted += [f"tc ingress {outer}0", "tap veth0 50"]
+    if offload or mode == "tunnel":
+        wanted += ["ingress udp", f"tc ingress {inner}1", "tap veth0 17"]
+    return dict.fromkeys(wanted, PACKETS)
+
+
+def tracked(got):
+    """Checks that conntrack has seen each datagram, and returns what else was counted."""
+    for hook in "prerouting", "input":
+        lib.equal(got.pop(f"{hook} new", 0) + got.pop(f"{hook} known", 0), PACKETS,
+                  "conntrack")
+    return got
+
+
 def seen(gro):
-    """In transport mode the plaintext passes PREROUTING and INPUT of netfilter, but
-    neither tc nor taps. In tunnel mode it passes all of them."""
+    """Packets in each mode pass what they pass with stock SAs."""
     with contextlib.ExitStack() as stack:
-        if gro:
-            stack.enter_context(lib.gro())
-            a, b, watch = stack.enter_context(watched())
-        else:
-            a, b, watch = common()
-        watch.tc, watch.clean = True, False
-        stack.callback(setattr, watch, "tc", False)
+        a, b, watch = common(gro)
+        watch.tc, watch.clean = "ingress", False
+        stack.callback(setattr, watch, "tc", None)
         for mode, inner, outer in lib.MODES:
             kind = "inner" if mode == "tunnel" else "outer"
             with receiver(b, b.address(inner, kind)) as sink:
                 got = alike(a, b, watch, sink, mode, inner, outer)
-            esp, udp = ((10, 11) if outer == 4 else (20, 21))
-            wanted = {"tap veth0 50": PACKETS, f"tc {esp}": PACKETS}
-            for hook in "prerouting", "input":
-                for what in "esp", "udp", "ipsec", "policy", "SPI", "mark":
-                    wanted[f"{hook} {what}"] = PACKETS
-            new = got.pop("prerouting new", 0), got.pop("input new", 0)
-            known = got.pop("prerouting known", 0), got.pop("input known", 0)
-            lib.equal([n + k for n, k in zip(new, known)], [PACKETS] * 2, "conntrack")
-            if mode == "tunnel":
-                udp = 11 if inner == 4 else 21
-                wanted |= {"tap veth0 17": PACKETS, f"tc {udp}": PACKETS}
-            lib.equal(got, wanted, f"{mode}, IPv{inner} in IPv{outer}")
+            lib.equal(tracked(got), came(mode, inner, outer),
+                      f"{mode}, IPv{inner} in IPv{outer}")
+
+
+# What is counted of large packets, with offload=1: at the sender, and at the receiver
+LARGE = [{f"{hook} large {what}" for hook in ("output", "postrouting")
+          for what in ("esp", "tcp")} | {"egress large esp"},
+         {f"{hook} large tcp" for hook in ("ingress", "prerouting", "input")} |
+         {"tap veth0 6 large"}]
+
+
+def others(mode, inner, outer):
+    """What Documentation/offload.rst says of what others see of a packet"""
+    kind = "inner" if mode == "tunnel" else "outer"
+    args = mode, inner, outer
+    with watched(gro=True) as (a, b, watch), contextlib.closing(Watch(a)) as sender:
+        for offload in 0, 1:
+            watch.tc, sender.tc = "ingress", "egress"
+            for h in (a, b):
+                h.settings(offload=offload)
+                h.sas(*args)
+            with receiver(b, b.address(inner, kind)) as sink:
+                warm(a, b, inner, kind, sink)
+                for w in watch, sender:
+                    w.moved()
+                send(a, b, inner, kind, sink)
+            for w, wanted in ((sender, sent(*args, offload)), (watch, came(*args, offload))):
+                got = w.moved()
+                lib.equal(tracked(got) if w is watch else got, wanted,
+                          f"{w.host.name}, offload={offload}")
+            watch.tc = sender.tc = None
+            traffic.tcp(a, b, inner, kind, 1 << 18)
+            large = [{name for name in w.moved() if "large" in name} for w in (sender, watch)]
+            # Without offload, GRO merges the packets of a tunnel, too.
+            if offload or mode == "transport":
+                lib.equal(large, LARGE if offload else [set(), set()],
+                          f"large packets, offload={offload}")
+        lib.equal((a.errors(), b.errors()), ({}, {}), "errors")
+
+
+@contextlib.contextmanager
+def unroutable(host, family):
+    """Routing refuses ESP that the host receives in this block. The rule must come before
+    the one for local addresses."""
+    def rules(*lines):
+        lib.sh(f"ip -n {host.ns} -{family} -batch -", stdin="\n".join(lines))
+
+    rules("rule add pref 2 lookup local", "rule del pref 0",
+          "rule add pref 1 ipproto esp prohibit")
+    try:
+        yield
+    finally:
+        rules("rule add pref 0 lookup local", "rule del pref 1", "rule del pref 2")
+
+
+def firewall(family):
+    """Rules about IPsec apply with offload=0 and 1. Rules about ESP do not apply to the
+    packets of an SA that has received before, with 1."""
+    esp = "meta l4proto esp"
+    with (watched(gro=True) as (a, b, watch), contextlib.closing(Watch(a)) as sender,
+          receiver(b, b.address(family)) as sink,
+          a.socket(sink.family, socket.SOCK_DGRAM) as source):
+        to = sink.getsockname()[:2]
+        number = itertools.count()
+
+        def arrives():
+            data = b"%d" % next(number)
+            source.sendto(data, to)
+            lib.equal(sink.recv(100), data, "data")
+
+        def dropped(rule):
+            watch.moved()
+            with watch.rule("late", f"{rule} counter drop comment dropped"):
+                source.sendto(b"dropped", to)
+                lib.wait_for(f"a packet is dropped: {rule}",
+                             lambda: watch.moved().get("late dropped"))
+
+        for offload in 0, 1:
+            for h in (a, b):
+                h.settings(offload=offload)
+                h.sas("transport", family, family)
+            dropped(esp)
+            for _ in range(3):
+                arrives()
+            dropped("meta l4proto udp meta ipsec exists ipsec in reqid 1")
+            if offload:
+                with watch.rule("late", f"{esp} drop"), unroutable(b, family):
+                    arrives()
+            else:
+                dropped(esp)
+                with unroutable(b, family):
+                    watch.moved()
+                    source.sendto(b"dropped", to)
+                    lib.wait_for("ESP", lambda: watch.moved().get("prerouting esp"))
+            with sender.rule("out", "meta l4proto udp rt ipsec exists drop"):
+                try:
+                    source.sendto(b"dropped", to)
+                except PermissionError:
+                    pass
+                else:
+                    raise AssertionError(f"sent, offload={offload}")
+            arrives()
+        lib.equal((a.errors(), b.errors()), ({}, {}), "errors")
 
 
 DEVICES = ("VRF", "VLAN", "macvlan", "bridge", "bond")
 
 
-def put_on(kind, a, b):
+def put_on(kind, a, b, gro):
     """Moves the addresses of b from veth0 to dev0, a device above it."""
     moved = [(a, b)] if kind != "VLAN" else [(a, b), (b, a)]
     add = {"VRF": "dev0 type vrf table 10",
@@ -275,7 +431,8 @@ def put_on(kind, a, b):
                 addr add {h.address(4, 'inner')}/32 dev dev0
             """)
         # For tunnel mode. GRO is on by default.
-        h.sh("ethtool -K dev0 gro off")
+        if not gro:
+            h.sh("ethtool -K dev0 gro off")
     if kind == "VLAN":
         a.ip(f"""
             neigh replace {b.address(4)} lladdr {mac} dev dev0
@@ -291,28 +448,36 @@ def put_on(kind, a, b):
         """)
 
 
-def device(kind):
-    """ESP for an address on a device above veth0"""
-    with watched() as (a, b, watch):
-        put_on(kind, a, b)
+def device(kind, offload=False):
+    """ESP for an address on a device above veth0. IP processes it before it is decrypted,
+    also with offload=1."""
+    with watched(gro=offload) as (a, b, watch):
+        put_on(kind, a, b, offload)
         watch.listen("dev0")
         # put_on() may take a link down, which leaves an error in its packet sockets:
         # read the error, too.
         watch.clean = False
-        for mode, inner, outer in (("transport", 4, 4), ("transport", 6, 6),
-                                   ("tunnel", 4, 4))[kind != "VRF":]:
+        modes = ("transport", 4, 4), ("transport", 6, 6), ("tunnel", 4, 4)
+        for mode, inner, outer in modes[1:2] if offload else modes[kind != "VRF":]:
             way = "inner" if mode == "tunnel" else "outer"
             with receiver(b, b.address(inner, way), kind == "VRF" and "dev0") as sink:
-                got = alike(a, b, watch, sink, mode, inner, outer)
+                got = alike(a, b, watch, sink, mode, inner, outer, offload=offload)
             lib.equal(got["tap veth0 50"], PACKETS, "ESP on veth0")
             lib.equal(got["tap dev0 50"], PACKETS, "ESP on the device above")
             lib.equal(got["input no veth"], PACKETS, "input on the device above")
+        if offload and kind in ABOVE:
+            interface(a, b, watch, *ABOVE[kind], offload)
 
 
-def interface(kind, mode, family):
-    """Packets of an XFRM interface, or of VTI, arrive on that interface."""
+# Interfaces above some devices
+ABOVE = {"VLAN": ("xfrm", "transport", 6), "bridge": ("vti", "tunnel", 4),
+         "macvlan": ("external", "tunnel", 4)}
+
+
+def interface(a, b, watch, kind, mode, family, offload=False):
+    """Packets of an XFRM interface, or of VTI, arrive on that interface. IP processes them
+    before they are decrypted, also with offload=1."""
     words = "mark 7" if kind == "vti" else "if_id 7"
-    a, b, watch = fresh()
     with contextlib.ExitStack() as stack:
         me, peer = b.address(family), a.address(family)
         six, anyone = ("6", "::/0") if family == 6 else ("", "0.0.0.0/0")
@@ -337,14 +502,25 @@ def interface(kind, mode, family):
 
         way = "inner" if mode == "tunnel" else "outer"
         with receiver(b, b.address(family, way)) as sink:
-            got = alike(a, b, watch, sink, mode, family, family, sas=sas)
+            got = alike(a, b, watch, sink, mode, family, family, sas, offload)
+        lib.equal(got["input esp"], PACKETS, "ESP")
         lib.equal(got["input no veth"], PACKETS, "input on the interface")
+
+
+def marked():
+    """Netfilter may change the mark of a packet before its SA is looked up, also with
+    offload=1."""
+    a, b, watch = fresh(True)
+    with receiver(b, b.address(4)) as sink:
+        got = alike(a, b, watch, sink, "transport", 4, 4, lambda flag: b.sas(
+            "transport", 4, 4, f"{flag} mark 0 mask 0xff"), True)
+    lib.equal(got["input esp"], PACKETS, "ESP")
 
 
 @lib.fixture
 def beyond():
     """A third host, to which b forwards"""
-    _, b, _ = common()
+    _, b, _ = common(False)
     with lib.namespaces("r") as [r]:
         b.sysctl("net.ipv4.ip_forward", 1)
         b.sysctl("net.ipv6.conf.all.forwarding", 1)
@@ -361,7 +537,7 @@ def beyond():
 
 def dnat(family, where):
     """DNAT of decrypted packets, to an address of this host or of another host"""
-    a, b, watch = common()
+    a, b, watch = common(False)
     r, addresses = beyond()
     host, to = (r, addresses[family])
     if where == "this host":
@@ -462,10 +638,59 @@ def frame(a, b, packet):
         ">H", kind) + packet
 
 
-def inbound_sa(b, family, spi, flag, mode="transport", more=""):
-    src, dst = (lib.ADDRESSES["outer", family][h] for h in "ab")
+def inbound_sa(b, family, spi, flag, mode="transport", more="", kind="outer"):
+    src, dst = (lib.ADDRESSES[kind, family][h] for h in "ab")
     return (f"xfrm state add src {src} dst {dst} proto esp spi {spi:#x} reqid 1 mode {mode} "
             f"replay-window 32 {lib.SUITE} {flag} {more}")
+
+
+def by_ip(family):
+    """IP processes some packets before they are decrypted, also with offload=1. IP drops a
+    packet that is not for this host, so its SN is still unused. GRO decrypts the others."""
+    a, b, watch = fresh(True)
+    b.settings(offload=1)
+    b.ip(inbound_sa(b, family, 0x2000, lib.XFLAG_MINIMAL, kind="inner"))
+    address = b.address(family, "inner")
+    seq = itertools.count(1)
+    with contextlib.closing(a.wire()) as wire, receiver(b, address) as sink:
+        def packet(data):
+            return b"".join(esp(0x2000, next(seq), udp(a, family, data, kind="inner"), 17))
+
+        def whole(payload, proto=50):
+            return frame(a, b, ip(a, family, proto, payload, "inner"))
+
+        def arrives(frame, data):
+            wire.send(frame)
+            lib.equal(receive(a, b, sink, 1), [data], "data")
+
+        for _ in range(3):
+            arrives(whole(packet(b"before")), b"before")
+        watch.moved()
+        for data, other in (
+                (b"another MAC", lambda one: b"\2\0\0\0\0\x0f" + whole(one)[6:]),
+                (b"VLAN", lambda one: whole(one)[:12] + b"\x81\0\0\5" + whole(one)[12:]),
+                (b"tunnel", lambda one: whole(whole(one)[14:], 4 if family == 4 else 41))):
+            one = packet(data)
+            wire.send(other(one))
+            arrives(whole(one), data)
+        lib.equal(watch.moved().get("tap veth0 17"), 3, "packets that GRO decrypts")
+
+        arrives(whole(packet(b"padding")) + bytes(9), b"padding")
+        if family == 6:
+            # Destination options: a PadN option of 6 bytes
+            arrives(whole(bytes.fromhex("3200010400000000") + packet(b"options"), 60),
+                    b"options")
+        got = watch.moved()
+        lib.equal((got.get("input esp"), got.get("tap veth0 17")), (1 + (family == 6), None),
+                  "ESP and plaintext")
+
+        # An SA may outlive its address.
+        one = packet(b"address")
+        b.ip(f"addr del {address} dev lo")
+        wire.send(whole(one))
+        lib.wait_for("the packet", lambda: any(k.startswith("tap") for k in watch.moved()))
+        b.ip(f"addr add {address} dev lo {'nodad' * (family == 6)}")
+        arrives(whole(one), b"address")
 
 
 def many_times_in_udp():
@@ -499,10 +724,11 @@ def many_times_in_udp():
         lib.equal(moved["minimal"], moved["stock"], "minimal, and stock")
 
 
-def in_tunnel(mode):
-    """ESP for this host inside ESP in tunnel mode"""
+def in_tunnel(mode, offload=False):
+    """ESP for this host inside ESP in tunnel mode. offload: with GRO, but without stock SAs"""
     apps = {h: lib.ADDRESSES["inner", 4][h] for h in "ab"}
-    with lib.hosts() as (a, b):
+    with lib.gro() if offload else contextlib.nullcontext(), lib.hosts() as (a, b):
+        b.settings(offload=int(offload))
         if mode == "tunnel":
             apps = {"a": "198.51.100.11", "b": "198.51.100.12"}
             for h, peer in (a, b), (b, a):
@@ -514,11 +740,11 @@ def in_tunnel(mode):
         how = (f"reqid 2 mode {mode}", "reqid 1 mode tunnel")
         src, dst = ([lib.ADDRESSES[kind, 4][h] for kind in ("inner", "outer")] for h in "ab")
         tmpl = " ".join(f"tmpl src {src[n]} dst {dst[n]} proto esp {how[n]}" for n in (0, 1))
-        for name, flag in KINDS.items():
+        for name in ["minimal"] if offload else KINDS:
             for h, way in (a, "out"), (b, "in"):
                 h.ip("\n".join(["xfrm state flush", "xfrm policy flush", *(
                     f"xfrm state add src {src[n]} dst {dst[n]} proto esp spi {0x2000 + n:#x} "
-                    f"{how[n]} replay-window 1024 {lib.SUITE} {flag}" for n in (0, 1)),
+                    f"{how[n]} replay-window 1024 {lib.SUITE} {KINDS[name]}" for n in (0, 1)),
                     f"xfrm policy add src {apps['a']} dst {apps['b']} dir {way} "
                     f"priority 2 {tmpl}"]))
             # XFRM interfaces need this policy. Their module may be loaded.
@@ -528,12 +754,14 @@ def in_tunnel(mode):
             with (receiver(b, apps["b"]) as sink,
                   a.socket(socket.AF_INET, socket.SOCK_DGRAM) as source):
                 source.bind((apps["a"], PORT))
-                for n in range(PACKETS):
-                    source.sendto(bytes([n]) * 100, sink.getsockname())
-                lib.equal([data[0] for data in receive(a, b, sink, PACKETS)],
-                          [*range(PACKETS)], f"datagrams, {name}")
+                # GRO can only decrypt what comes after the first packets of an SA.
+                for _ in range(2):
+                    for n in range(PACKETS):
+                        source.sendto(bytes([n]) * 100, sink.getsockname())
+                    lib.equal([data[0] for data in receive(a, b, sink, PACKETS)],
+                              [*range(PACKETS)], f"datagrams, {name}")
             lib.equal(b.stats()["InPackets"] - before,
-                      2 * PACKETS if name == "minimal" else 0, "InPackets")
+                      4 * PACKETS if name == "minimal" else 0, "InPackets")
         lib.equal((a.errors(), b.errors()), ({}, {}), "errors")
 
 
@@ -716,12 +944,12 @@ def cases():
             yield f"DNAT to {where}, IPv{f}", lambda f=f, w=where: dnat(f, w)
     for kind in DEVICES:
         yield kind, lambda kind=kind: device(kind)
-    for n, (kind, mode, f) in enumerate((
-            ("xfrm", "tunnel", 4), ("vti", "tunnel", 6), ("external", "tunnel", 4),
-            ("external", "tunnel", 6), ("xfrm", "transport", 6), ("vti", "tunnel", 4))):
+    interfaces = (("xfrm", "tunnel", 4), ("vti", "tunnel", 6), ("external", "tunnel", 4),
+                  ("external", "tunnel", 6), ("xfrm", "transport", 6), ("vti", "tunnel", 4))
+    for n, args in enumerate(interfaces):
         if share.mine(n):
-            yield (f"{kind} interface, {mode}, IPv{f}",
-                   lambda a=(kind, mode, f): interface(*a))
+            yield ("{} interface, {}, IPv{}".format(*args),
+                   lambda args=args: interface(*fresh(), *args))
     for f in 4, 6:
         yield f"ICMP error, IPv{f}", lambda f=f: port_unreachable(f)
     yield "order at the beginning of an SA", in_order
@@ -734,6 +962,28 @@ def cases():
             yield f"a file sent, {name}", lambda a=args: file_sent(*a)
         if share.mine(n + 1):
             yield f"a file received, {name}", lambda a=args: file_received(*a)
+    # These are last. From the first of them on, GRO decrypts the packets of stock SAs.
+    for n, args in enumerate((("transport", 4, 4), ("tunnel", 6, 6), ("tunnel", 4, 6))):
+        if share.mine(n):
+            yield ("offload: what others see, {}, IPv{} in IPv{}".format(*args),
+                   lambda args=args: others(*args))
+    for n, f in enumerate((4, 6)):
+        if share.mine(n):
+            yield f"offload: rules of a firewall, IPv{f}", lambda f=f: firewall(f)
+        if share.mine(n + 1):
+            yield f"offload: not by GRO, IPv{f}", lambda f=f: by_ip(f)
+    if share.mine(2):
+        yield "offload: an SA with a mark", marked
+    for n, kind in enumerate(DEVICES):
+        if share.mine(n):
+            yield f"offload: {kind}", lambda kind=kind: device(kind, True)
+    for n, args in enumerate((interfaces[4], interfaces[1], interfaces[2])):
+        if share.mine(n):
+            yield ("offload: {} interface, {}, IPv{}".format(*args),
+                   lambda args=args: interface(*fresh(True), *args, True))
+    for n, mode in enumerate(("transport", "tunnel")):
+        if share.mine(n + 2):
+            yield f"offload: {mode} mode in a tunnel", lambda mode=mode: in_tunnel(mode, True)
 
 
 if __name__ == "__main__":
