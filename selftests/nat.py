@@ -3,13 +3,15 @@
 """ESP in UDP: with stock and minimal peers; through a NAT that changes its mapping; and,
 field by field, with a peer that shares no code with the kernel."""
 import contextlib
+import itertools
 import os
 import random
 import socket
 import struct
+import time
 
 import lib
-from lib import crypto, frame, nat, pmtu, scapy_peer, share, suites, traffic
+from lib import crypto, frame, nat, pmtu, scapy_peer, share, suites, traffic, xflag
 
 try:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -59,13 +61,15 @@ def suite(peer, suite):
     lib.equal((a.errors(), b.errors()), errors, "errors")
 
 
-FLAGS = {"stock": lib.XFLAG_STOCK, "minimal": lib.XFLAG_MINIMAL}
+KINDS = [("minimal", "minimal"), ("minimal", "stock"), ("stock", "minimal")]
 
 
 @lib.fixture
 def behind():
     """A NAT for all cases that need one"""
     with nat.behind() as n:
+        for h in n.a, n.b:
+            h.settings(sn_tick_us=1000, sn_ahead=1000, sn_epoch=int(time.time()) - 1000)
         yield n
 
 
@@ -81,13 +85,17 @@ def goes_to(n, end):
                     return dst, struct.unpack_from(">H", udp, 2)[0]
 
 
-def through(kinds, mode, inner, outer):
-    """The NAT changes its mapping under traffic. kinds: those of the SAs of a, and of b"""
+def through(suite, kinds, mode, inner, outer, words="", bits=0, sn_mode=0):
+    """The NAT changes its mapping under traffic. kinds: those of the SAs of a, and of b.
+    words: added to each SA. bits: further extra-flags of minimal SAs"""
     n = behind()
     router = nat.ROUTER[outer]
     hosts = n.a, n.b
     n.map(router[0], 5001)
-    n.sas(mode, inner, [FLAGS[kind] for kind in kinds])
+    for h in hosts:
+        h.settings(sn_mode=sn_mode)
+    flags = {"stock": xflag.STOCK, "minimal": xflag.MINIMAL | bits}
+    n.sas(mode, inner, [f"{words} {xflag.words(flags[kind])}" for kind in kinds], suite.words)
     before = {h: h.stats() for h in hosts}
     with contextlib.closing(nat.Mappings(n.b)) as mappings, contextlib.ExitStack() as stack:
         at_a, at_b = map(stack.enter_context, n.pair(PORT))
@@ -123,8 +131,11 @@ def through(kinds, mode, inner, outer):
             traffic.tcp(n.a, n.b, inner, "inner", 1 << 17)
             traffic.tcp(n.b, n.a, inner, "inner", 1 << 17)
     traffic.carried({h: kind == "minimal" for h, kind in zip(hosts, kinds)}, 10, before)
-    for h in hosts:
+    clock = sn_mode or bits & xflag.CLOCK
+    for h, kind in zip(hosts, kinds):
         lib.equal(h.errors(), {}, "errors")
+        if kind == "minimal":
+            lib.equal(h.listed()[lib.SPI["b"]]["SN"], "clock" if clock else "counter", "SNs")
 
 
 class Peer(scapy_peer.Peer):
@@ -361,8 +372,30 @@ def copies(outer):
 def path_mtu(*mode):
     """The path MTU is the same as with stock SAs in UDP."""
     mtus = [pmtu.found(*mode, f"{nat.WORDS} {flag}", before=lambda a, b: sockets(
-        a, b, mode[2])) for flag in FLAGS.values()]
+        a, b, mode[2])) for flag in (lib.XFLAG_STOCK, lib.XFLAG_MINIMAL)]
     lib.equal(mtus[1], mtus[0], "MTU of the link, of the path")
+
+
+def ways():
+    """Yields (what is special, suite, kinds, mode, further arguments) for through(). Every
+    suite with an explicit IV goes through the NAT."""
+    esn = {"words": "flag esn replay-seq-hi 1 replay-oseq-hi 1"}
+    found = [(", ESN", kinds, mode, esn) for kinds, mode in zip(KINDS, lib.MODES[2:])]
+    clock = {"bits": xflag.CLOCK}
+    found += [(", clock", KINDS[0], lib.MODES[1], clock),
+              (", clock by sn_mode", KINDS[1], lib.MODES[5], {"sn_mode": 1}),
+              (", clock", KINDS[2], lib.MODES[2], clock)]
+    found += [("", kinds, mode, {}) for i, kinds in enumerate(KINDS)
+              for mode in lib.MODES[i:] + lib.MODES[:i]]
+    known = list(suites.explicit_iv())
+    assert len(found) >= len(known), "some suites do not go through the NAT"
+    for (name, suite), (what, *way) in zip(itertools.cycle(known), found):
+        yield name + what, suite, *way
+    implicit = dict(suites.implicit_iv())
+    bits = {"bits": xflag.IMPLICIT_IV | xflag.NEW_KEY}
+    for name, mode in ("AES-GCM-16", lib.MODES[3]), ("ChaCha20-Poly1305", lib.MODES[4]):
+        # ip(8) keeps only the last extra-flag of an SA, so these bits replace the suite's.
+        yield f"{name}, implicit IV", implicit[name], KINDS[0], mode, bits
 
 
 def cases():
@@ -381,12 +414,10 @@ def cases():
     for mode in lib.MODES[:3]:
         yield ("asynchronous, {}, IPv{} in IPv{}".format(*mode),
                lambda m=mode: crypto.using(crypto.async_aead, talk, "minimal", *m))
-    for i, kinds in enumerate((("minimal", "minimal"), ("minimal", "stock"),
-                               ("stock", "minimal"))):
-        for n, mode in enumerate(lib.MODES):
-            if share.mine(i + n):
-                yield ("NAT, {} behind it, {} peer, {}, IPv{} in IPv{}".format(*kinds, *mode),
-                       lambda k=kinds, m=mode: through(k, *m))
+    for n, (what, s, kinds, mode, more) in enumerate(ways()):
+        if share.mine(n):
+            yield ("NAT, {} behind it, {} peer, {}, IPv{} in IPv{}, ".format(*kinds, *mode) +
+                   what, lambda a=(s, kinds, *mode), m=more: through(*a, **m))
     for mode in lib.MODES:
         name = "{}, IPv{} in IPv{}".format(*mode)
         yield f"send, {name}", lambda m=mode: send(*m)
