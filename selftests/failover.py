@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: GPL-2.0
 """Two gateways share an SA whose SNs come from the clock. One gateway is active, the other
 stands by and takes over. The peer uses stock ESP."""
+import collections
 import contextlib
 import errno
+import itertools
+import math
 import os
 import pathlib
 import random
@@ -15,7 +18,7 @@ import tempfile
 import time
 
 import lib
-from lib import process, seqno, share, suites
+from lib import process, seqno, share, suites, traffic
 
 GATEWAY, PEER = "192.0.2.1", "192.0.2.2"    # both gateways have the first address
 # (both gateways, peer, length of the prefix)
@@ -25,7 +28,7 @@ TICK_US, AHEAD = 50000, 20     # a run-ahead of a second
 SKEW = 1                        # seconds between the clocks of the gateways
 SITES = [(4, False), (6, True), (6, False), (4, True)]      # at the same time: family, ESN
 FAILOVERS = int(os.environ.get("MINESP_FAILOVERS", 40)) // len(SITES)
-BELOW = 250     # With ESN, SNs begin this many ticks below 2 * 2**32.
+BELOW = 150     # With ESN, SNs begin this many ticks below 2 * 2**32.
 LATE = lib.TIMEOUT              # seconds by which a busy machine may be late
 
 
@@ -80,12 +83,10 @@ def stock_peer(c, window=32, suite=lib.SUITE, family=4, sn=None):
 
 
 class Gateway:
-    """Sends to the peer from the address that both gateways have. late: the seconds by
-    which its clock is late. A later epoch has this effect."""
+    """Sends to the peer from the address that both gateways have."""
 
-    def __init__(self, host, peer, epoch, late=0, suite=lib.SUITE, family=4, esn=False,
-                 **settings):
-        self.host = host
+    def __init__(self, host, peer, epoch, tick_us, suite, family, esn, sender, **settings):
+        self.host, self.epoch, self.tick_us, self.sender = host, epoch, tick_us, sender
         self.sent = 0
         gateway, to, length = ADDRESSES[family]
         self.sa = f"{add(family)} {suite} {lib.XFLAG_CLOCK}"
@@ -99,14 +100,14 @@ class Gateway:
             xfrm policy add src {gateway} dst {to} dir out tmpl proto esp mode transport
         """)
         # A gateway sets these after boot, before it adds an SA.
-        host.settings(sn_active=0, sn_epoch=epoch + late, sn_tick_us=TICK_US,
-                      sn_ahead=AHEAD, **settings)
-        self.add_sa()
+        host.settings(sn_active=0, sn_epoch=epoch, sn_tick_us=tick_us, sn_ahead=AHEAD,
+                      iv_sender=sender, **settings)
+        host.ip(self.sa)
         self.sock = host.socket(lib.family_of(to), socket.SOCK_DGRAM)
         self.sock.connect((to, PORT))
 
-    def add_sa(self):
-        self.host.ip(self.sa)
+    def ticks(self):
+        return (time.time() - self.epoch) * 1e6 / self.tick_us
 
     def active(self, value):
         self.host.settings(sn_active=value)
@@ -128,18 +129,19 @@ class Gateway:
 
     def reboots(self):
         """Loses all state. The flush also removes the SA from the socket's cached route."""
-        self.host.ip("xfrm state flush")
         self.active(0)
-        self.add_sa()
+        self.host.ip(f"xfrm state flush\n{self.sa}")
 
 
 class Site:
-    """Gateways a and b, and peer c."""
+    """Gateways a and b, and peer c. late: the seconds by which b's clock is late. slow: the
+    microseconds by which a tick of b is longer. senders: iv_sender of a, and of b"""
 
-    def __init__(self, a, b, c, window, late=SKEW, suite=lib.SUITE, family=4, esn=False,
-                 **settings):
+    def __init__(self, a, b, c, window, late=SKEW, slow=0, suite=lib.SUITE, family=4,
+                 esn=False, senders=(0, 0), **settings):
         sn = 2 * 2**32 - BELOW if esn else 1000 * 1000000 // TICK_US
-        epoch = int(time.time()) - sn * TICK_US // 1000000
+        now, age = int(time.time()), sn * TICK_US // 1000000
+        epoch = now - age
         # The time when the lower half of the SN starts again at 0
         self.crossing = epoch + 2 * 2**32 * TICK_US / 1e6 if esn else 0
         self.peer = c
@@ -147,8 +149,12 @@ class Site:
         to = ADDRESSES[family][1]
         self.sink = c.socket(lib.family_of(to), socket.SOCK_DGRAM)
         self.sink.bind((to, PORT))
-        self.a = Gateway(a, c, epoch, 0, suite, family, esn, **settings)
-        self.b = Gateway(b, c, epoch, late, suite, family, esn, **settings)
+        self.a = Gateway(a, c, epoch, TICK_US, suite, family, esn, senders[0], **settings)
+        # A later epoch makes a clock late by whole seconds. With a longer tick, too, the
+        # clock of b is late by up to one second more.
+        tick = TICK_US + slow
+        self.b = Gateway(b, c, math.ceil(now - (age - late) * tick / TICK_US), tick, suite,
+                         family, esn, senders[1], **settings)
 
     def recorded(self):
         return seqno.recorded(self.wire, SPI)
@@ -212,9 +218,99 @@ def nothing_repeats(window, seed, family, esn):
         lib.equal((s.carried(), s.peer.errors()), (sent, {}), "packets that the peer took")
 
 
-def at_once(window):
+class Tap:
+    """Sees what the peer gets, and knows what the peer's replay window must drop: how many
+    packets for which reason, and how many with which sender ID."""
+
+    def __init__(self, s, window):
+        self.s, self.window, self.ivs = s, seqno.Window(window), []
+        self.why, self.whose = collections.Counter(), collections.Counter()
+
+    def read(self):
+        """Reads what has arrived; returns whether that is all that was sent."""
+        for sn, iv, _ in self.s.recorded():
+            lib.equal(iv & 0xffffffff, sn, "lower half of the IV")
+            self.ivs.append(iv)
+            if why := self.window.receive(iv & (1 << 56) - 1):
+                self.why[why] += 1
+                self.whose[iv >> 56] += 1
+        return len(self.ivs) == self.s.a.sent + self.s.b.sent
+
+    def met(self):
+        """Returns whether both gateways have sent the same SN."""
+        self.read()
+        return self.why["replay"] > 0
+
+
+def overlap(old, new, pause, goes_on):
+    """The new gateway takes over, and the old one sends as long as goes_on() is true.
+    Returns for how many seconds the old one has sent."""
+    began, sent, lasted = time.monotonic(), new.sent, 0
+    new.active(1)
+    while (on := goes_on()) or new.sent == sent:
+        if on:
+            old.send()
+            lasted = time.monotonic() - began
+        new.send()
+        assert time.monotonic() < began + LATE, "it does not take over, or SNs do not meet"
+        time.sleep(pause)
+    return lasted
+
+
+def both_for_a_while(window, seed, family, esn):
+    """The old gateway goes on sending after the new one has taken over. No IV repeats. The
+    peer drops exactly what its replay window must drop: packets with an SN that the other
+    gateway has used, and packets below the window. With ESN, the peer takes the latter for
+    packets with a higher SN, and their ICV is wrong.
+
+    The peer drops no packet of the new gateway if sn_skew_ms covers how far the old one's
+    clock is ahead, plus how long the old one goes on."""
+    rand = random.Random(seed)
+    with site(window, late=0, slow=rand.randrange(1, 50), family=family, esn=esn,
+              senders=(1, 2), sn_skew_ms=SKEW * 1000) as s, traffic.one_cpu():
+        tap, old, new, done = Tap(s, window), s.a, s.b, 0
+        old.active(1)
+        lib.wait_for("a token", lambda: not old.send())
+        while done < FAILOVERS // 3 or time.time() < s.crossing + SKEW:
+            if rand.randrange(2):
+                old.send_all()
+            pause, before = rand.choice((0.01, 0.05, 0.2)), tap.whose[new.sender]
+            if done == 0:   # at least once, the two send the same SN
+                lasted = overlap(old, new, 0.01, lambda: not tap.met())
+            else:
+                end = time.monotonic() + rand.uniform(0, 1.5 * SKEW)
+                lasted = overlap(old, new, pause, lambda: time.monotonic() < end)
+            done += 1
+            rand.choice((old.reboots, lambda: old.active(0)))()
+            lib.equal(old.send(), errno.ENETDOWN, "error of the one that stands by")
+            end = time.monotonic() + rand.uniform(0, 0.5)
+            while time.monotonic() < end:
+                new.send()
+                time.sleep(pause)
+            lib.wait_for("the tap has seen all", tap.read)
+            # Two ticks for rounding, because SNs are whole ticks
+            ticks = max(0, old.ticks() - new.ticks()) + lasted * 1e6 / TICK_US + 2
+            if ticks < SKEW * 1e6 / TICK_US:
+                lib.equal(tap.whose[new.sender], before, "dropped packets of the new one")
+            old, new = new, old
+
+        # Two IVs differ in the sender ID or, of one gateway, in the SN.
+        for gateway in s.a, s.b:
+            ivs = [iv for iv in tap.ivs if iv >> 56 == gateway.sender]
+            lib.equal(len(ivs), gateway.sent, "packets with this sender ID")
+            seqno.increasing(ivs)
+        lib.equal(tap.window.top >> 32, 2 if esn else 0, "upper half of the last SN")
+        taken = len(tap.ivs) - tap.why.total()
+        lib.wait_for("the peer has all", lambda: s.carried() >= taken)
+        errors = collections.Counter(XfrmInStateSeqError=tap.why["replay"])
+        errors["XfrmInStateProtoError" if esn else "XfrmInStateSeqError"] += tap.why["late"]
+        lib.equal((s.carried(), s.peer.errors()), (taken, dict(+errors)),
+                  "packets that the peer took, and dropped")
+
+
+def at_once(check, window):
     """Runs several sites at the same time, because a fail-over is mostly waiting."""
-    process.join([process.start(nothing_repeats, window, f"{lib.SEED} {window} {n}", *how)
+    process.join([process.start(check, window, f"{lib.SEED} {window} {n}", *how)
                   for n, how in enumerate(SITES)])
 
 
@@ -234,19 +330,16 @@ def without_skew():
 
 def both(suite, senders):
     """Both gateways send. Returns {SN: IV} for each one."""
-    with site(4096, late=0, suite=suite, sn_skew_ms=0) as s:
-        gateways = list(zip((s.a, s.b), senders))
-        for gateway, sender in gateways:
-            # An SA keeps the value of iv_sender from when it was added.
-            gateway.host.settings(iv_sender=sender)
-            gateway.reboots()
+    with site(4096, late=0, suite=suite, senders=senders, sn_skew_ms=0) as s:
+        gateways = s.a, s.b
+        for gateway in gateways:
             gateway.active(1)
-        for gateway, _ in gateways:
+        for gateway in gateways:
             lib.wait_for("a token", lambda g=gateway: not g.send())
         found = {}
         end = time.monotonic() + LATE
         while True:
-            for gateway, _ in gateways:
+            for gateway in gateways:
                 s.recorded()
                 gateway.send_all()
                 found.setdefault(gateway, {}).update(
@@ -529,10 +622,12 @@ def keepalived():
 
 
 def cases():
-    for n, window in enumerate((32, 128)):
-        if not n or share.mine(n):      # the first window on each kernel
-            yield (f"{len(SITES) * FAILOVERS} fail-overs, replay window {window}, "
-                   f"seed {lib.SEED}", lambda w=window: at_once(w))
+    for n, ((check, what), window) in enumerate(itertools.product(
+            ((nothing_repeats, ""), (both_for_a_while, ", both send for a while")),
+            (32, 128))):
+        if not n or share.mine(n):      # the first one on each kernel
+            yield (f"fail-overs{what}, replay window {window}, seed {lib.SEED}",
+                   lambda c=check, w=window: at_once(c, w))
     yield "clocks that differ by more than sn_skew_ms", without_skew
     yield "standing by", standing_by
     yield "standing by, under traffic", under_traffic

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Sequence numbers on the wire, of ESP over IPv4 and IPv6."""
+"""Sequence numbers on the wire, of ESP over IPv4 and IPv6, and what a receiver does with
+them."""
 import contextlib
 import socket
 import struct
@@ -24,3 +25,20 @@ def recorded(wire, spi):
 def increasing(sns):
     for one, two in zip(sns, sns[1:]):
         assert one < two, f"SN {two} after {one}"
+
+
+class Window:
+    """The replay window of a receiver (RFC 4303, section 3.4.3)."""
+
+    def __init__(self, size):
+        self.size, self.top, self.seen = size, 0, set()
+
+    def receive(self, sn):
+        """Returns why the receiver drops a packet with this SN, "replay" or "late"; None if
+        it takes the packet."""
+        if sn <= self.top - self.size:
+            return "late"
+        if sn in self.seen:
+            return "replay"
+        self.seen.add(sn)
+        self.top = max(self.top, sn)
