@@ -13,6 +13,8 @@ if [ "${1:-}" != alone ]; then
 	make -s tools MINESP=build/valgrind/minesp CFLAGS=-g || die "cannot build the program"
 	exec unshare --net "$0" alone
 fi
+# The root must stay as it was, because packages.sh looks for such a folder.
+[ -e /etc/minesp ] || trap 'umount /etc/minesp; rmdir /etc/minesp' EXIT
 mkdir -p /etc/minesp
 mount -t tmpfs -o mode=700 minesp /etc/minesp || die "no tmpfs"
 umask 077
@@ -23,8 +25,8 @@ run()
 {
 	local log=build/valgrind/log
 
-	timeout 60 valgrind -q --error-exitcode=99 build/valgrind/minesp "$@" > build/valgrind/out 2> $log \
-		< /dev/null
+	timeout 60 valgrind -q --error-exitcode=99 build/valgrind/minesp "$@" \
+		< /dev/null > build/valgrind/out 2> $log
 	[ $? -le 1 ] && ! grep -q '^==' $log && return
 	echo "minesp $*:"
 	cat $log
