@@ -230,7 +230,7 @@ def alike(a, b, watch, sink, mode, inner, outer, sas=None, offload=False):
 @contextlib.contextmanager
 def watched(gro=False):
     with contextlib.ExitStack() as stack:
-        with lib.gro() if gro else contextlib.nullcontext():
+        with lib.gro(gro):
             a, b = stack.enter_context(lib.hosts())
         yield a, b, stack.enter_context(contextlib.closing(Watch(b)))
 
@@ -727,7 +727,7 @@ def many_times_in_udp():
 def in_tunnel(mode, offload=False):
     """ESP for this host inside ESP in tunnel mode. offload: with GRO, but without stock SAs"""
     apps = {h: lib.ADDRESSES["inner", 4][h] for h in "ab"}
-    with lib.gro() if offload else contextlib.nullcontext(), lib.hosts() as (a, b):
+    with lib.gro(offload), lib.hosts() as (a, b):
         b.settings(offload=int(offload))
         if mode == "tunnel":
             apps = {"a": "198.51.100.11", "b": "198.51.100.12"}

@@ -142,10 +142,10 @@ class Connection:
         self.suite = suite[1].words.split(" extra-flag")[0]
         # ESP in UDP and SNs from the clock do not use offload, so one connection has neither.
         plain = offload and self.kinds == (MINIMAL, MINIMAL)
-        self.words = " ".join(rand.choice(("", words)) for words in
-                              ("flag esn", "" if plain else nat.WORDS))
+        udp, clock = ("", 0) if plain else (nat.WORDS, xflag.CLOCK)
+        self.words = " ".join(rand.choice(("", words)) for words in ("flag esn", udp))
         self.flags = [kind | (kind == MINIMAL and
-                              (rand.choice((0, not plain and xflag.CLOCK)) |
+                              (rand.choice((0, clock)) |
                                implicit * (xflag.IMPLICIT_IV | xflag.NEW_KEY)))
                       for kind in self.kinds]
         kind = "inner" if self.mode == "tunnel" else "outer"
@@ -490,8 +490,7 @@ def soak(offload):
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(kmod.restored())
-        if offload:
-            stack.enter_context(lib.gro())
+        stack.enter_context(lib.gro(offload))
         take_offload(offload)
         path = stack.enter_context(tempfile.NamedTemporaryFile()).name
         everything = [(modules, path, quiet, calm, steps, offload),

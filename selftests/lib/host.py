@@ -156,11 +156,11 @@ _gro = False    # see gro()
 
 
 @contextlib.contextmanager
-def gro():
+def gro(enabled=True):
     """Makes hosts() enable GRO in this block, so that esp4_offload and esp6_offload
     receive ESP. Needs ethtool."""
     global _gro
-    _gro = True
+    _gro = enabled
     try:
         yield
     finally:
