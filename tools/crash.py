@@ -61,7 +61,7 @@ BOOTS = 6       # every sixth life begins with a boot
 
 SENDER = """
 exec 8< /dev/ttyS0
-echo "== booted"
+echo "== ready"
 until [ "$life" ]; do read -r -u 8 life; done
 eval "$life"
 settings() { for s; do echo ${s#*=} > /proc/sys/net/minesp/${s%=*}; done; }
@@ -159,7 +159,7 @@ class World:
         self.first = [BOOT, BOOT]
         self.saved = f"build/{release}/crash.saved"
         machine = start_sender(release)
-        machine.wait(lambda said: "== booted" in said, "the machine")
+        machine.wait(lambda said: "== ready" in said, "the machine")
         machine.save(self.saved)
 
     def start(self, boots, begin, steps):
@@ -190,7 +190,7 @@ class World:
             # Discard what the peer sends, because QEMU polls while its socket is full.
             while self.peer.frame(0):
                 pass
-            assert machine.process.poll() is None, f"ended: {machine.console()}"
+            assert machine.alive(), f"ended: {machine.console()}"
             if len(packets) == 1:
                 self.first[boots] = min(self.first[boots], time.monotonic() - began)
             if packets and end is not None:

@@ -22,8 +22,9 @@ BOOT = 120          # limit in seconds for one step of a machine
 QUICK = ("mitigations=off no5lvl lsm= cryptomgr.notests no_timer_check "
          "initcall_blacklist=load_system_certificate_list")
 
-# $dev is the network card. pause starts no process.
+# Prints "== booted" first. $dev is the network card. pause starts no process.
 COMMON = """
+echo "== booted"
 set -e
 modprobe -a virtio_pci virtio_net
 dev=$(cd /sys/class/net; echo */device); dev=${dev%%/*}
@@ -65,26 +66,47 @@ class Machine:
                  **variables):
         here, there, commands = (pathlib.Path(f"build/{release}/{name}.{end}")
                                  for end in ("here", "there", "sh"))
-        for path in (here, there):
-            path.unlink(missing_ok=True)
+        here.unlink(missing_ok=True)
         commands.write_text("".join(f"{variable}={shlex.quote(str(value))}\n"
                                     for variable, value in variables.items()) +
                             COMMON + script)
-        self.there, self.text = str(there), ""
+        self.there, self.text = there, ""
         self.qmp, self.path = None, f"build/{release}/{name}.qmp"
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.sock.bind(str(here))
-        self.process = subprocess.Popen(
-            [TOP / "tools/device.sh", release, commands,
-             "-netdev", f"dgram,id=n0,local.type=unix,local.path={there},"
-                        f"remote.type=unix,remote.path={here}",
-             "-device", f"virtio-net-pci,netdev=n0,mac=02:00:00:00:00:0{host}",
-             "-qmp", f"unix:{self.path},server=on,wait=off", *options],
-            env={**os.environ, "DEVICE_APPEND": QUICK, **(environment or {})},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True)
+        self.command = [
+            TOP / "tools/device.sh", release, commands,
+            "-netdev", f"dgram,id=n0,local.type=unix,local.path={there},"
+                       f"remote.type=unix,remote.path={here}",
+            "-device", f"virtio-net-pci,netdev=n0,mac=02:00:00:00:00:0{host}",
+            "-qmp", f"unix:{self.path},server=on,wait=off", *options]
+        self.environment = {**os.environ, "DEVICE_APPEND": QUICK, **(environment or {})}
+        self.boots = 0 if "-incoming" in options else 3     # attempts
+        self.start()
         atexit.register(self.kill)
+
+    def start(self):
+        self.there.unlink(missing_ok=True)
+        self.process = subprocess.Popen(
+            self.command, env=self.environment, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
         os.set_blocking(self.process.stdout.fileno(), False)
+
+    def alive(self):
+        """Returns whether the machine runs. In emulation, the kernel sometimes panics while
+        it boots. The machine then boots again. So do not type before it has booted."""
+        if self.process.poll() is None:
+            return True
+        self.boots -= 1
+        if (self.boots <= 0 or "== booted" in self.console() or
+                "Kernel panic" not in self.text):
+            return False
+        print(f"# it boots again: {self.text!r}", flush=True)
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.text = ""
+        self.start()
+        return True
 
     def frame(self, seconds):
         """Returns the next frame that the machine sends, or None."""
@@ -97,7 +119,7 @@ class Machine:
     def send(self, frame):
         """Sends a frame to the machine. Waits until its card has room."""
         self.sock.settimeout(BOOT)
-        self.sock.sendto(frame, self.there)
+        self.sock.sendto(frame, str(self.there))
 
     def console(self):
         """Returns all output of the machine so far."""
@@ -109,7 +131,7 @@ class Machine:
         """Waits until condition(console) is true; returns its result."""
         end = time.monotonic() + BOOT
         while not (result := condition(self.console())):
-            assert self.process.poll() is None and time.monotonic() < end, \
+            assert self.alive() and time.monotonic() < end, \
                 f"not in time: {what}\n{self.console()}"
             time.sleep(0.05)
         return result
