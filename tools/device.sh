@@ -10,6 +10,7 @@
 #
 # DEVICE_FILES names more files, which are in / there. DEVICE_APPEND is added to the
 # kernel's command line. DEVICE_SUSPENDS must be set if the machine suspends to RAM.
+# DEVICE_PRELOAD is a library that QEMU loads first.
 
 . "$(dirname "$0")/roots.sh"
 
@@ -22,7 +23,7 @@ modules="virtio_pci virtio_net veth dummy xfrm_user esp4 esp6 esp4_offload esp6_
 	aes_generic aesni-intel authenc authencesn cbc chacha chacha_generic chacha-x86_64
 	chacha20poly1305 cryptomgr ctr drbg echainiv gcm ghash-generic ghash-clmulni-intel hmac
 	jitterentropy_rng poly1305_generic poly1305-x86_64 seqiv sha256_generic sha256-ssse3
-	sch_plug sha512_generic"
+	act_mirred button cls_matchall sch_ingress sch_plug sha512_generic"
 
 # Packs the machine's files. Runs in the root.
 pack()
@@ -112,6 +113,7 @@ rm -r "$work"
 [ -z "${DEVICE_SUSPENDS:-}" ] || vmlinux=$kernel
 accel=tcg
 [[ " $* " = *" -icount "* ]] || ! have_kvm || accel=kvm
-exec qemu-system-x86_64 -accel $accel -cpu max -m 256M -nodefaults -no-reboot -display none \
+exec env LD_PRELOAD="${DEVICE_PRELOAD:-}" qemu-system-x86_64 -accel $accel -cpu max \
+	-m 256M -nodefaults -no-reboot -display none \
 	-serial stdio -kernel "$vmlinux" -initrd /proc/self/fd/7 \
 	-append "console=ttyS0 quiet panic=-1 oops=panic ${DEVICE_APPEND:-}" "$@"
