@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """strongSwan on both sides of a NAT, which it detects itself: rekeying, keepalives,
-mappings and addresses that change, a virtual IP, reauthentication; with minimal SAs on
-either side, and on both."""
+mappings and addresses that change, a virtual IP, reauthentication, its default proposals;
+with minimal SAs on either side, and on both."""
 import contextlib
 import socket
 import struct
@@ -11,7 +11,8 @@ import lib
 from lib import ike, nat, share, strongswan, traffic
 
 PORT = 6000
-AEAD, ESN = "aes128gcm16", "aes256gcm16-esn"
+AEAD, ESN, SHA1 = "aes128gcm16", "aes256gcm16-esn", "aes128-sha1"
+ALGORITHMS = strongswan.SUITES | strongswan.UNSUITABLE
 POOLS = {"IPv4": "198.51.100.16/28", "IPv6": "2001:db8:2::/120"}
 VIRTUAL = {4: "198.51.100.17", 6: "2001:db8:2::1"}      # the first address of each pool
 
@@ -36,13 +37,16 @@ class Session:
         self.hosts = self.nat.a, self.nat.b
         self.minimal = {h: h.name in minimal for h in self.hosts}
         self.mode, self.family, self.proposal, self.outer = mode, family, proposal, outer
+        self.proposals = {"esp_proposals": [proposal]}
         # Where both are minimal, stock ESP is refused.
-        enabled = 1 if all(self.minimal.values()) else 2
-        for h in self.hosts:
-            h.settings(enabled=enabled if self.minimal[h] else 0)
+        self.enable(1 if all(self.minimal.values()) else 2)
         self.nat.map(nat.ROUTER[outer][0], 5001)
         self.stats = {h: h.stats() for h in self.hosts}
         self.counted = {h: h.errors() for h in self.hosts}
+
+    def enable(self, mode):
+        for h in self.hosts:
+            h.settings(enabled=mode if self.minimal[h] else 0)
 
     def configure(self, **words):
         """Configures both daemons. words: more settings for both connections"""
@@ -60,7 +64,7 @@ class Session:
         for i, connection, child in (at_a, to_b, of_a), (at_b, to_a, of_b):
             i.configure({**connection, **words}, {
                 "mode": "transport" if self.mode == "transport" else "tunnel",
-                "esp_proposals": [self.proposal], **child})
+                **self.proposals, **child})
 
     def initiate(self):
         self.configure()
@@ -70,8 +74,8 @@ class Session:
 
     def negotiated(self):
         """Returns the SPIs of the two SAs that both hosts have."""
-        return ike.negotiated(self.ikes, [h for h in self.hosts if self.minimal[h]],
-                              strongswan.SUITES[self.proposal])
+        minimal = [h for h in self.hosts if self.minimal[h]]
+        return ike.negotiated(self.ikes, minimal, ALGORITHMS[self.proposal])
 
     def through_nat(self):
         ike.through(self.nat, self.ikes)
@@ -247,6 +251,33 @@ def reauthentication(s):
     s.end(sender.sent - len(lost))
 
 
+def defaults(s):
+    """Neither configuration has proposals for ESP. minesp has the suite that strongSwan
+    prefers."""
+    s.enable(2)
+    s.proposals = {}
+    s.initiate()
+    with s.traffic() as sender:
+        ike.rekey(s.ikes, 0, sender)
+        s.negotiated()
+        s.no_loss(sender)
+
+
+def unsuitable(s):
+    """The first proposal is a suite that minesp lacks. The SAs are stock."""
+    s.enable(2)
+    s.proposals = {"esp_proposals": [SHA1, AEAD]}
+    s.proposal = SHA1
+    stock = {h: 2 if minimal else 0 for h, minimal in s.minimal.items()}
+    s.minimal = dict.fromkeys(s.hosts, False)
+    s.initiate()
+    for h, wanted in stock.items():
+        lib.equal(h.stats()["StockSuite"] - s.stats[h]["StockSuite"], wanted, "StockSuite")
+    with s.traffic() as sender:
+        sender.goes_on()
+        s.no_loss(sender)
+
+
 def session(test, *args):
     try:
         with ike.explained(behind()[1]):
@@ -271,9 +302,19 @@ CASES = [
     (moves, "ab", "tunnel", 4, ESN),
     (roadwarrior, "a", "virtual", 4, ESN),
     (roadwarrior, "b", "virtual", 6),
+    (roadwarrior, "ab", "virtual"),
+    (childless, "a", "tunnel", 6),
+    (childless, "b", "transport"),
     (childless, "ab"),
     (reauthentication, "a"),
+    (reauthentication, "b", "tunnel", 6),
     (reauthentication, "ab", "tunnel", 4, ESN),
+    (defaults, "a"),
+    (defaults, "b", "tunnel", 6, AEAD, 6),
+    (defaults, "ab", "transport"),
+    (unsuitable, "a", "transport"),
+    (unsuitable, "b"),
+    (unsuitable, "ab", "tunnel", 6),
 ]
 WHOSE = {"a": "minimal behind it, stock peer", "b": "stock behind it, minimal peer",
          "ab": "both minimal"}

@@ -14,7 +14,7 @@ PORT = 6000
 DEFAULTS = {}, "aes256gcm16-esn"
 CHOSEN = {"esp": "aes_gcm128", "esn": "no"}, "aes128gcm16"
 SHA1 = {"esp": "aes128-sha1,aes_gcm128", "esn": "no"}, None
-ALGORITHMS = {**strongswan.SUITES, None: [("hmac(sha1)", 20, "96"), strongswan.CBC]}
+ALGORITHMS = {**strongswan.SUITES, None: strongswan.UNSUITABLE["aes128-sha1"]}
 
 # Counters of packets that arrive before their SA is there, or while it is being added
 EARLY = "XfrmAcquireError", "XfrmInStateInvalid"

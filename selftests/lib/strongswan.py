@@ -53,6 +53,8 @@ SUITES = {
     "aes128-aesxcbc": [("xcbc(aes)", 16, "96"), CBC],
     "aes128-aescmac": [("cmac(aes)", 16, "96"), CBC],
 }
+# A suite that minimal ESP lacks
+UNSUITABLE = {"aes128-sha1": [("hmac(sha1)", 20, "96"), CBC]}
 
 
 class Ike(ike.Daemon):
