@@ -110,11 +110,15 @@ def released():
 
 @contextlib.contextmanager
 def restored():
-    """After the block, unloads the offloads, and loads esp4, esp6 and minesp if missing."""
+    """After the block, unloads the offloads, and loads esp4, esp6 and minesp if missing.
+    The offloads hold esp4 and esp6. minesp holds the offloads after net.minesp.offload was
+    1, and SAs of deleted hosts hold all of them for a moment."""
     try:
         yield
     finally:
-        sh(f"rmmod {' '.join(OFFLOADS)}", check=False)
+        if any(map(loaded, OFFLOADS)):
+            for module in "minesp", *OFFLOADS:
+                unload(module)
         sh("modprobe -a esp4 esp6", check=False)
         if not loaded("minesp"):
             load()
