@@ -24,6 +24,9 @@ except ImportError:
 
 PORT = 6000
 SIZES = [*range(1, 17), *range(1380, 1480), 4000, 65000]
+# With every suite, the ESP of this payload is as long as an IPv6 header. Linux discards
+# shorter ESP in UDP over IPv6, and does not count it.
+SHORTEST = 11
 
 
 def talk(peer, mode, inner, outer, words="", **more):
@@ -101,7 +104,7 @@ def through(suite, kinds, mode, inner, outer, words="", bits=0, sn_mode=0):
         at_a, at_b = map(stack.enter_context, n.pair(PORT))
 
         def one_way(source, sink):
-            data = random.randbytes(random.randrange(3000))
+            data = random.randbytes(random.randrange(SHORTEST, 3000))
             source.send(data)
             lib.equal(sink.recv(1 << 16), data, "data")
 
@@ -392,10 +395,13 @@ def ways():
     for (name, suite), (what, *way) in zip(itertools.cycle(known), found):
         yield name + what, suite, *way
     implicit = dict(suites.implicit_iv())
-    bits = {"bits": xflag.IMPLICIT_IV | xflag.NEW_KEY}
-    for name, mode in ("AES-GCM-16", lib.MODES[3]), ("ChaCha20-Poly1305", lib.MODES[4]):
+    for name, what, mode, bits in (
+            ("AES-GCM-16", "", lib.MODES[3], xflag.NEW_KEY),
+            ("ChaCha20-Poly1305", "", lib.MODES[4], xflag.NEW_KEY),
+            ("AES-CCM-8", ", clock", lib.MODES[1], xflag.CLOCK)):
         # ip(8) keeps only the last extra-flag of an SA, so these bits replace the suite's.
-        yield f"{name}, implicit IV", implicit[name], KINDS[0], mode, bits
+        yield (f"{name}, implicit IV{what}", implicit[name], KINDS[0], mode,
+               {"bits": xflag.IMPLICIT_IV | bits})
 
 
 def cases():
