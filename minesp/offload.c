@@ -184,11 +184,16 @@ static void minesp_xmit_done(crypto_completion_data_t *data, int err)
 /*
  * The xfrm_type_offload's xmit: encrypt a packet, or a segment of one. Its data is at the
  * plaintext, its transport header at the ESP header.
+ *
+ * When a segment fails, validate_xmit_xfrm() frees it and the later ones, but leaks the
+ * earlier ones, and with them the SA. So count and drop the segment here, and tell the core
+ * that it is in asynchronous crypto. The core then sends the other segments.
  */
 static int minesp_xmit(struct xfrm_state *x, struct sk_buff *skb,
 		       netdev_features_t features)
 {
 	const struct xfrm_offload *xo = xfrm_offload(skb);
+	bool segment = xo->flags & XFRM_GSO_SEGMENT;
 	struct net_device *dev = skb->dev;
 	int err;
 
@@ -196,7 +201,7 @@ static int minesp_xmit(struct xfrm_state *x, struct sk_buff *skb,
 	if (unlikely(skb->ip_summed == CHECKSUM_PARTIAL)) {
 		err = skb_checksum_help(skb);
 		if (err)
-			return err;
+			goto drop;
 	}
 	/* The inner headers are about to become ciphertext. */
 	skb->encapsulation = 0;
@@ -204,11 +209,19 @@ static int minesp_xmit(struct xfrm_state *x, struct sk_buff *skb,
 	/* For minesp_xmit_done(): the packet no longer has a dst, which held the device. */
 	dev_hold(dev);
 	err = minesp_encrypt(x, skb, xo->proto, true, minesp_xmit_done);
-	if (err != -EINPROGRESS)
-		dev_put(dev);
-	if (!err)
+	if (err == -EINPROGRESS)
+		return err;
+	dev_put(dev);
+	if (!err) {
 		secpath_reset(skb);
-	return err;
+		return 0;
+	}
+drop:
+	if (!segment)
+		return err;
+	XFRM_INC_STATS(xs_net(x), LINUX_MIB_XFRMOUTSTATEPROTOERROR);
+	kfree_skb(skb);
+	return -EINPROGRESS;
 }
 
 const struct xfrm_type_offload minesp_type_offload = {
