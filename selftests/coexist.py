@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """minesp works beside esp4 and esp6: SAs of both kinds, before, while and after
-minesp is loaded, with modules loaded and unloaded in any order."""
+minesp is loaded, with modules loaded and unloaded in any order. Cases alternate between
+net.minesp.offload 0 and 1, with GRO."""
 import contextlib
 import errno
 import pathlib
@@ -14,6 +15,7 @@ from lib import (
     inbound,
     kmod,
     nat,
+    offloading,
     pmtu,
     process,
     scapy_peer,
@@ -56,16 +58,22 @@ def written(path, value):
         path.write_text(was)
 
 
-def before_and_after():
+def before_and_after(enabled):
     """A stock SA that is older than minesp works while and after minesp is loaded."""
+    def load():
+        kmod.load()
+        for h in (a, b):
+            h.settings(offload=int(enabled))
+
     with kmod.restored(), contextlib.ExitStack() as stack:
         kmod.unload()
-        a, b = stack.enter_context(lib.hosts())
+        with lib.gro(enabled):
+            a, b = stack.enter_context(lib.hosts())
         for family in (4, 6):
             for h in (a, b):
                 h.sas("transport", family, family)
             talk(a, b, family)
-            kmod.load()
+            load()
             for _ in range(2):
                 lib.equal(is_minimal(a, family), False, "minimal")
                 talk(a, b, family)
@@ -74,7 +82,7 @@ def before_and_after():
                 for h in (a, b):
                     h.sas("transport", family, family)
                 talk(a, b, family)
-                kmod.load()
+                load()
             kmod.unload()
             talk(a, b, family)
 
@@ -93,9 +101,10 @@ def migrated_from_before():
             lib.equal(a.listed(), {}, "minimal SAs")
 
 
-def both_kinds():
+def both_kinds(enabled):
     """Both kinds in one namespace, between the same addresses, at the same time"""
-    with lib.hosts() as (a, b):
+    with (lib.gro(enabled, enabled), lib.hosts() as (a, b),
+          offloading.decrypts(b, enabled, 0x2000)):
         kinds = {(4, 80): lib.XFLAG_MINIMAL, (4, 81): lib.XFLAG_STOCK,
                  (6, 80): lib.XFLAG_STOCK, (6, 81): lib.XFLAG_MINIMAL}
         for h, way in (a, ("out", "in")), (b, ("in", "out")):
@@ -139,7 +148,7 @@ def udp_encapsulated():
         lib.equal((a.errors(), b.errors()), ({}, {}), "errors")
 
 
-def second_copy():
+def second_copy(enabled):
     """A second copy by another name is refused. The first copy still works."""
     # Keep the paths, because coverage is counted by path.
     image = re.sub(b"minesp(?!/)", b"minesq", kmod.image())
@@ -150,25 +159,30 @@ def second_copy():
     else:
         lib.sh("rmmod minesq")
         raise AssertionError("it was loaded")
-    with lib.hosts() as (a, b):
+    with lib.gro(enabled, enabled), lib.hosts() as (a, b), offloading.decrypts(b, enabled):
         for h in (a, b):
             h.sas("transport", 4, 4)
         talk(a, b, 4)
         lib.equal(a.stats()["InDirect"], len(SIZES) - 1, "InDirect")
 
 
-def unload_refused():
+def unload_refused(enabled):
     """minesp is in use while minimal SAs exist. esp4 and esp6 are in use while minesp
-    needs them."""
+    needs them, and so are their offloads."""
     with kmod.restored():
         with lib.hosts() as (a, b):
+            a.settings(offload=int(enabled))
             a.sas("transport", 4, 4)
             said = lib.sh("rmmod minesp", check=False)
             assert "in use" in said, said
             said = lib.sh("rmmod esp4; rmmod esp6", check=False)
             assert said.count("in use") == 2, said
             a.ip("xfrm state flush")
+            if enabled:
+                said = lib.sh("rmmod esp4_offload; rmmod esp6_offload", check=False)
+                assert said.count("in use") == 2, said
             kmod.unload()
+            lib.sh(f"rmmod {' '.join(kmod.OFFLOADS)}", check=enabled)
             lib.equal(kmod.loaded("minesp"), False, "minesp loaded")
             # A stock SA holds esp4, but not minesp.
             kmod.load()
@@ -181,16 +195,19 @@ def unload_refused():
 
 
 def any_order(seed):
-    """Modules are loaded and unloaded at random. Traffic works every few steps."""
+    """Modules are loaded and unloaded at random. Traffic works every few steps. Each time
+    that minesp is loaded, net.minesp.offload becomes 0 or 1."""
     rand = random.Random(seed)
     modules = ("esp4", "esp6", *kmod.OFFLOADS, "xfrm_interface", "minesp", "minesp")
-    with kmod.restored(), lib.hosts() as (a, b):
+    with kmod.restored(), lib.gro(), lib.hosts() as (a, b):
         for step in range(40):
             module = rand.choice(modules)
             if kmod.loaded(module):
                 lib.sh(f"rmmod {module}", check=False)  # may be in use
             elif module == "minesp":
                 kmod.load()
+                for h in (a, b):
+                    h.settings(offload=rand.randrange(2))
             else:
                 lib.sh(f"modprobe {module}")
             if step % 4 == 3:
@@ -236,17 +253,18 @@ def not_by_gro(family):
 
 
 @contextlib.contextmanager
-def offloads():
-    """Loads esp4_offload and esp6_offload, and makes hosts with GRO, for the block."""
-    with kmod.restored(), lib.gro():
+def offloads(enabled=False):
+    """Loads esp4_offload and esp6_offload, and makes hosts with GRO, for the block.
+    enabled: whether minimal SAs use offload, too"""
+    with kmod.restored(), lib.gro(True, enabled):
         lib.sh(f"modprobe -a {' '.join(kmod.OFFLOADS)}")
         yield
 
 
-def offload_loaded(peer, mode, inner, outer):
+def offload_loaded(enabled, peer, mode, inner, outer):
     """esp4_offload and esp6_offload must not take minimal SAs for their own: in
     software when sending, in GRO when receiving."""
-    with offloads():
+    with offloads(enabled):
         traffic.talk(peer, mode, inner, outer, SIZES)
         if peer == "minimal":
             inbound.dummy(mode, inner, outer)
@@ -380,6 +398,13 @@ def alone():
                 # minesp's error handlers get ICMP errors about its packets.
                 pmtu.found(*mode, "")
             with lib.hosts() as (a, _):
+                try:
+                    a.settings(offload=1)
+                except OSError as e:
+                    lib.equal(e.errno, errno.EOPNOTSUPP, "error")
+                else:
+                    raise AssertionError("net.minesp.offload without the offloads")
+                lib.equal(a.sysctl("net.minesp.offload"), "0", "net.minesp.offload")
                 said = a.ip("xfrm state add src 192.0.2.1 dst 192.0.2.2 proto "
                             f"esp spi 0x1000 {lib.AEAD} {lib.KEYS[128]} 128 "
                             f"{lib.XFLAG_STOCK}", check=False)
@@ -388,20 +413,23 @@ def alone():
 
 
 def cases():
-    yield "stock SAs from before minesp", before_and_after
+    for n, case in enumerate((
+            ("stock SAs from before minesp", before_and_after),
+            ("both kinds in one namespace", both_kinds),
+            ("a second copy of the module", second_copy),
+            ("rmmod is refused while there are SAs", unload_refused))):
+        yield from offloading.either(n, *case)
     yield "a stock SA from before minesp that migrates", migrated_from_before
-    yield "both kinds in one namespace", both_kinds
     yield "UDP-encapsulated SAs of esp4", udp_encapsulated
-    yield "a second copy of the module", second_copy
-    yield "rmmod is refused while there are SAs", unload_refused
     for seed in filter(share.mine, (1, 2, 3)):
         yield f"modules in any order, {seed}", lambda s=seed: any_order(s)
     for p, peer in enumerate(("stock", "minimal")):
         for n, mode in enumerate((("transport", 4, 4), ("tunnel", 6, 6), ("tunnel", 4, 6))):
-            if share.mine(n + p):
-                yield (f"esp4_offload and esp6_offload, {peer} peer, {mode[0]}, "
-                       f"IPv{mode[1]} in IPv{mode[2]}",
-                       lambda p=peer, m=mode: offload_loaded(p, *m))
+            for offload in 0, 1:
+                if share.mine(n + p + offload):
+                    yield (f"esp4_offload and esp6_offload, offload {offload}, {peer} peer, "
+                           f"{mode[0]}, IPv{mode[1]} in IPv{mode[2]}",
+                           lambda args=(offload, peer, *mode): offload_loaded(*args))
     for family in 4, 6:
         for offload in 0, 1:
             # The last share is that of the oldest kernel, which lacks this GRO.

@@ -7,7 +7,7 @@ import contextlib
 import socket
 
 import lib
-from lib import host, share, suites, traffic
+from lib import offloading, share, suites, traffic
 
 EVERY_SIZE = [*range(1, 1601), 4000, 9000, 65000]     # the MTU is 1500
 SOME_SIZES = [*range(1, 17), *range(1380, 1500), 4000, 65000]
@@ -21,8 +21,9 @@ def replay_window(window):
 
 def offloaded(peer, mode, inner, outer, words="", suite=lib.SUITE):
     """With GSO and GRO. ip -s xfrm state still counts every segment."""
-    with host.gro():
-        traffic.talk(peer, mode, inner, outer, SOME_SIZES, words, suite, offload=1)
+    with lib.gro():
+        traffic.talk(peer, mode, inner, outer, SOME_SIZES, words, suite, offload=1,
+                     before=lambda a, b: offloading.decrypts(a))
 
 
 def empty(receiver, family):

@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: GPL-2.0
 """Every cipher suite in every mode, with esp4 and esp6, and with peers that share
 no code with the kernel: the cryptography library, Scapy and Wireshark, as far as
-they have the suite. Also implicit IVs (RFC 8750), which esp4 and esp6 lack."""
+they have the suite. Also implicit IVs (RFC 8750), which esp4 and esp6 lack. Suites
+alternate between net.minesp.offload 0 and 1, with GRO."""
 import contextlib
 import random
 import tempfile
 
 import lib
-from lib import scapy_peer, share, suites, traffic
+from lib import offloading, scapy_peer, share, suites, traffic
 
 try:
     from scapy.layers.ipsec import ESP, SecurityAssociation
@@ -56,6 +57,7 @@ def alone(a, b, mode, inner, outer, suite, esn=0):
     """Sends both ways. Returns the packets that minesp has sent, each with its data."""
     sent = []
     with contextlib.closing(Peer(a, b, mode, inner, outer, suite, esn)) as p:
+        p.warm()
         ivs = set()
         for n in sizes(suite):
             data = random.randbytes(n)
@@ -96,9 +98,9 @@ def alone(a, b, mode, inner, outer, suite, esn=0):
 
 
 @lib.fixture
-def hosts(peer):
-    """Making hosts takes long, so all suites share them."""
-    with lib.hosts() as (a, b):
+def hosts(peer, enabled):
+    """Making hosts takes long, so all suites share them. enabled: net.minesp.offload"""
+    with lib.gro(enabled, enabled), lib.hosts() as (a, b):
         if peer == "stock":
             b.settings(enabled=0)
         yield a, b
@@ -107,9 +109,9 @@ def hosts(peer):
 captured = []   # (suite, the packets that alone() has returned)
 
 
-def others(suite, modes):
+def others(suite, modes, enabled):
     """Tests these modes, and ESN, with the peers other than the kernel."""
-    a, b = hosts("others")
+    a, b = hosts("others", enabled)
     sent = []
     for mode in modes:
         try:
@@ -121,27 +123,28 @@ def others(suite, modes):
         captured.append((suite, sent))
 
 
-def kernel(peer, suite):
+def kernel(peer, suite, enabled):
     """Tests every mode, and ESN with a change of the upper half, with the kernel as the
     peer."""
     cases = [(*mode, "") for mode in lib.MODES]
     start = 2 ** 32 - 4     # six packets are enough to change the upper half
     esn = f"flag esn replay-seq {start} replay-oseq {start}"
     cases += [("transport", 6, 6, esn), ("tunnel", 4, 4, esn)]
-    a, b = hosts(peer)
+    a, b = hosts(peer, enabled)
     errors = [h.errors() for h in (a, b)]
-    for mode, inner, outer, words in cases:
-        kind = "inner" if mode == "tunnel" else "outer"
-        before = {h: h.stats() for h in (a, b)}
-        for h in (a, b):
-            h.sas(mode, inner, outer, words, suite.words)
-        try:
-            traffic.udp(a, b, inner, kind, sizes(suite) + [4000])
-            traffic.went_as_esp(a, b, peer, len(sizes(suite)), before)
-        except AssertionError as e:
-            raise AssertionError(f"{mode, inner, outer, words}: {e}") from e
-    traffic.tcp(a, b, inner, kind, TCP_BYTES)
-    traffic.tcp(b, a, inner, kind, TCP_BYTES)
+    with offloading.decrypts(a, enabled):
+        for mode, inner, outer, words in cases:
+            kind = "inner" if mode == "tunnel" else "outer"
+            before = {h: h.stats() for h in (a, b)}
+            for h in (a, b):
+                h.sas(mode, inner, outer, words, suite.words)
+            try:
+                traffic.udp(a, b, inner, kind, sizes(suite) + [4000])
+                traffic.went_as_esp(a, b, peer, len(sizes(suite)), before)
+            except AssertionError as e:
+                raise AssertionError(f"{mode, inner, outer, words}: {e}") from e
+        traffic.tcp(a, b, inner, kind, TCP_BYTES)
+        traffic.tcp(b, a, inner, kind, TCP_BYTES)
     lib.equal([h.errors() for h in (a, b)], errors, "errors")
 
 
@@ -219,24 +222,33 @@ def wireshark():
 
 def cases():
     for n, (name, suite) in enumerate(suites.explicit_iv()):
-        yield f"{name}: stock peer", lambda s=suite: kernel("stock", s)
+        yield from offloading.either(
+            n, f"{name}: stock peer",
+            lambda enabled, s=suite: kernel("stock", s, enabled))
         # Two modes, because Python is slow in emulation. Modes and suites do not depend on
         # each other.
         two = lib.MODES[n % 6], lib.MODES[(n + 3) % 6]
         if share.mine(n):
-            yield f"{name}: other peers", lambda s=suite, m=two: others(s, m)
-    for enc, check in (("cbc(aes)", unpredictable), ("rfc3686(ctr(aes))", unique)):
-        yield (f"{enc}: IVs",
-               lambda s=suites.Authenc(enc, 16, "hmac(sha256)"), c=check: c(s))
+            yield from offloading.either(
+                n, f"{name}: other peers",
+                lambda enabled, s=suite, m=two: others(s, m, enabled))
+    for n, (enc, check) in enumerate((("cbc(aes)", unpredictable),
+                                      ("rfc3686(ctr(aes))", unique))):
+        suite = suites.Authenc(enc, 16, "hmac(sha256)")
+        yield from offloading.either(
+            n, f"{enc}: IVs",
+            lambda enabled, s=suite, c=check: offloading.using(enabled, c, s))
     for n, (name, suite) in enumerate(suites.implicit_iv()):
-        yield (f"{name}, implicit IV: minimal peer",
-               lambda s=suite: kernel("minimal", s))
+        yield from offloading.either(
+            n, f"{name}, implicit IV: minimal peer",
+            lambda enabled, s=suite: kernel("minimal", s, enabled))
         if share.mine(n):
-            yield (f"{name}, implicit IV: other peers",
-                   lambda s=suite: others(s, lib.MODES))
+            yield from offloading.either(
+                n, f"{name}, implicit IV: other peers",
+                lambda enabled, s=suite: others(s, lib.MODES, enabled))
     yield "Wireshark opens what minesp has sent", wireshark
 
 
 if __name__ == "__main__":
-    lib.run(cases(), needs=["ip", "ping", "tshark"],
+    lib.run(cases(), needs=["ethtool", "ip", "ping", "tshark"],
             imports=["scapy", "cryptography"])

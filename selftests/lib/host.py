@@ -61,10 +61,10 @@ class Host:
         """Runs lines of ip(8) in one call."""
         return sh(f"ip -n {self.ns} -batch -", check, lines)
 
-    def sh(self, command, check=True):
+    def sh(self, command, check=True, stdin=None):
         """Runs a command in the namespace, but with the /sys and the /etc of the machine."""
         with self.inside():
-            return sh(command, check)
+            return sh(command, check, stdin)
 
     def settings(self, **values):
         """Sets sysctls of net.minesp."""
@@ -152,19 +152,20 @@ class Host:
         """)
 
 
-_gro = False    # see gro()
+_gro = _offload = False     # see gro()
 
 
 @contextlib.contextmanager
-def gro(enabled=True):
+def gro(enabled=True, offload=False):
     """Makes hosts() enable GRO in this block, so that esp4_offload and esp6_offload
-    receive ESP. Needs ethtool."""
-    global _gro
-    _gro = enabled
+    receive ESP. offload: makes it set net.minesp.offload, too, so that minesp does. Needs
+    ethtool."""
+    global _gro, _offload
+    _gro, _offload = enabled, offload
     try:
         yield
     finally:
-        _gro = False
+        _gro = _offload = False
 
 
 @contextlib.contextmanager
@@ -210,6 +211,8 @@ def hosts(mtu=1500):
             if _gro:
                 # With TSO on, veth does not pass packets to GRO.
                 h.sh("ethtool -K veth0 gro on tso off")
+            if _offload:
+                h.settings(offload=1)
         yield a, b
 
 

@@ -19,6 +19,7 @@ def dummy(mode, inner, outer):
     """Dummy packets, short and long."""
     with peer(mode, inner, outer) as p:
         before = p.counters()
+        carried = p.a.carried(SPI["a"])
         for n in (0, 1, 2, 3, 64, 1400):
             p.send(p.frame(p.esp(random.randbytes(n), DUMMY)))
         # The payload of a dummy packet may look like a datagram.
@@ -26,7 +27,7 @@ def dummy(mode, inner, outer):
         p.send(p.frame(p.esp(payload, DUMMY)))
         p.counts(before, InDummies=7)
         # The SA must not count dummies: replayed dummies would use up its lifetime.
-        equal(p.a.carried(SPI["a"])[1], 0, "ip -s xfrm state")
+        equal(p.a.carried(SPI["a"]), carried, "ip -s xfrm state")
         p.still_works()
 
 

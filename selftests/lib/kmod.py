@@ -108,17 +108,28 @@ def released():
     wait_gone("all SAs are gone", lambda: refcount("minesp") == 0)
 
 
+def unload_offloads():
+    """Unloads the offloads. Once net.minesp.offload has been 1, minesp holds them until it is
+    unloaded."""
+    for module in OFFLOADS:
+        unload(module)
+
+
+def restore():
+    """Unloads the offloads, which hold esp4 and esp6, and loads esp4, esp6 and minesp if
+    missing."""
+    if any(map(loaded, OFFLOADS)):
+        unload()
+        unload_offloads()
+    sh("modprobe -a esp4 esp6", check=False)
+    if not loaded("minesp"):
+        load()
+
+
 @contextlib.contextmanager
 def restored():
-    """After the block, unloads the offloads, and loads esp4, esp6 and minesp if missing.
-    The offloads hold esp4 and esp6. minesp holds the offloads after net.minesp.offload was
-    1, and SAs of deleted hosts hold all of them for a moment."""
+    """Calls restore() after the block."""
     try:
         yield
     finally:
-        if any(map(loaded, OFFLOADS)):
-            for module in "minesp", *OFFLOADS:
-                unload(module)
-        sh("modprobe -a esp4 esp6", check=False)
-        if not loaded("minesp"):
-            load()
+        restore()
