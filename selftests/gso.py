@@ -1,20 +1,24 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0
 """net.minesp.offload on networks that lose, copy and reorder packets, and whose MTU
-changes; with large UDP packets, with tunnels in ESP, and with ESP in ESP."""
+changes; with large UDP packets, with tunnels in ESP, and with ESP in ESP. The lifetime of
+an SA ends within a large packet, and so does the lower half of an ESN. SNs from the
+clock."""
 import concurrent.futures
 import contextlib
 import socket
 import struct
 import threading
+import time
 
 import lib
-from lib import frame, pmtu, share, traffic
+from lib import frame, kmod, offloading, pmtu, seqno, share, suites, traffic, xfrm
 
 SIZE = 1 << 20
 SEGMENTS = SIZE // 1500
 PACKETS = 10
 UDP_SEGMENT = 103       # linux/udp.h; Python does not have it
+XFRM_MSG_EXPIRE, XFRMGRP_EXPIRE = 0x18, 2
 INSIDE = {"a": "203.0.113.1", "b": "203.0.113.2"}
 
 
@@ -52,32 +56,32 @@ def hosts():
 @contextlib.contextmanager
 def unique(host, least):
     """Checks that the host sends at least this many ESP packets during the block, and no SN
-    of an SA twice."""
+    of an SA twice. Yields a list, which has these packets after the block."""
     seen, stop = [], threading.Event()
 
     def watch():
         while True:
             try:
-                esp = frame.payload(wire.recv(1 << 16), socket.IPPROTO_ESP)
+                packet, address = wire.recvfrom(1 << 16)
             except TimeoutError:
                 if stop.is_set():
                     return
                 continue
-            # The socket sees only outgoing ESP, because GRO decrypts incoming ESP first.
-            if esp:
-                seen.append(struct.unpack_from(">II", esp))
+            esp = frame.payload(packet, socket.IPPROTO_ESP)
+            if esp and address[2] == socket.PACKET_OUTGOING:
+                seen.append(esp)
 
     with contextlib.closing(host.wire(room=1 << 24)) as wire:
         wire.settimeout(0.1)
         watcher = threading.Thread(target=watch)
         watcher.start()
         try:
-            yield
+            yield seen
         finally:
             stop.set()
             watcher.join()
     assert len(seen) >= least, f"only {len(seen)} packets"
-    lib.equal(len(set(seen)), len(seen), "packets with an SN of their own")
+    lib.equal(len({esp[:8] for esp in seen}), len(seen), "packets with an SN of their own")
 
 
 def tunnelled(mode, words):
@@ -147,10 +151,9 @@ def path_mtu(*args):
               "MTU of the link, of the path")
 
 
-def udp_segments():
-    """A router sends large UDP packets through a tunnel. A socket cannot send such packets
-    into ESP itself."""
-    size, count = 1000, 20
+@contextlib.contextmanager
+def gateway():
+    """a forwards between b, behind a tunnel, and a third host r."""
     with hosts() as (a, b), lib.namespaces("r") as [r]:
         a.sysctl("net.ipv4.ip_forward", 1)
         a.ip(f"""
@@ -166,6 +169,35 @@ def udp_segments():
         b.ip(f"route add 203.0.113.0/24 via {a.address(4)}")
         for h in (a, b):
             sas(h, [(1, "tunnel")], ends={"a": "203.0.113.2", "b": b.address(4)})
+        a.ip(f"xfrm policy add src {b.address(4)} dst 203.0.113.2 dir fwd tmpl "
+             f"src {b.address(4)} dst {a.address(4)} proto esp reqid 1 mode tunnel")
+        yield a, b, r
+
+
+def through_gateway():
+    """A gateway forwards large packets: to ESP, and from ESP, where GRO has made them."""
+    with gateway() as (a, b, r):
+        ends = r, "203.0.113.2", b, b.address(4), SIZE
+        with unique(a, SEGMENTS), offloading.splits(a, times=1):
+            traffic.stream(*ends)
+        with contextlib.closing(a.wire("to-r", room=1 << 24)) as wire:
+            wire.setblocking(False)
+            traffic.stream(*ends[2:4], *ends[:2], SIZE)
+            sizes = []
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    packet, address = wire.recvfrom(1 << 16)
+                    if address[2] == socket.PACKET_OUTGOING:
+                        sizes.append(len(packet))
+        assert max(sizes) > 1514, f"{len(sizes)} packets, none of them is large"
+        lib.equal((a.errors(), b.errors()), ({}, {}), "errors")
+
+
+def udp_segments():
+    """A router sends large UDP packets through a tunnel. A socket cannot send such packets
+    into ESP itself."""
+    size, count = 1000, 20
+    with gateway() as (a, b, r):
         with (b.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink,
               r.socket(socket.AF_INET, socket.SOCK_DGRAM) as source,
               contextlib.closing(a.wire("to-r")) as wire):
@@ -196,6 +228,112 @@ def nested(family):
         lib.equal(b.stats()["InPackets"], 2 * PACKETS, "InPackets")
 
 
+def expiry(message):
+    """Returns (hard, bytes, packets) of XFRM_MSG_EXPIRE for the SA of sas() to b, else None."""
+    kind, = struct.unpack_from("=H", message, 4)
+    spi, = struct.unpack_from(">I", message, 16 + 56 + 16)
+    if (kind, spi) == (XFRM_MSG_EXPIRE, lib.SPI["b"]):
+        return (message[16 + len(xfrm.usersa())], *struct.unpack_from(
+            "=QQ", message, 16 + 56 + 24 + 16 + 64))
+
+
+def limited(unit, soft, hard, mode, inner, outer):
+    """Every segment counts for the limits of an SA, and none leaves after the last one."""
+    kind = "inner" if mode == "tunnel" else "outer"
+    with (hosts() as (a, b), a.socket(socket.AF_NETLINK, socket.SOCK_RAW,
+                                      xfrm.NETLINK_XFRM, 0) as monitor,
+          b.socket(lib.family_of(b.address(inner)), socket.SOCK_STREAM) as listener,
+          a.socket(listener.family, socket.SOCK_STREAM) as source):
+        monitor.bind((0, XFRMGRP_EXPIRE))
+        a.sas(mode, inner, outer, f"limit {unit}-soft {soft} limit {unit}-hard {hard}")
+        b.sas(mode, inner, outer)
+        # No FIN gets an answer: without this, the sockets would stay, and hold their SAs.
+        for sock in source, listener:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
+        listener.bind((b.address(inner, kind), 8888))
+        listener.listen()
+        source.bind((a.address(inner, kind), 0))
+        events = []
+
+        def expired():
+            with contextlib.suppress(BlockingIOError):
+                source.send(bytes(1 << 16))
+            with contextlib.suppress(BlockingIOError):
+                conn.recv(1 << 20)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    events.append(expiry(monitor.recv(1 << 16)))
+            return any(event and event[0] for event in events)
+
+        with unique(a, 100) as seen, offloading.splits(a):
+            source.connect(listener.getsockname()[:2])
+            conn, _ = listener.accept()
+            with conn:
+                conn.setblocking(False)
+                source.setblocking(False)
+                lib.wait_for("the end of the SA", expired)
+        (_, *at_soft), (_, *at_hard) = events = [event for event in events if event]
+        lib.equal([event[0] for event in events], [0, 1], "soft and hard")
+        for limit, at in (soft, at_soft), (hard, at_hard):
+            if unit == "packet":
+                lib.equal(at[1], limit, "packets")
+            else:
+                assert limit <= at[0] < limit + 1500, f"{at} bytes, not {limit}"
+        lib.equal(len(seen), at_hard[1], "packets sent")
+        lib.wait_for("all packets", lambda: b.carried(lib.SPI["b"]) == tuple(at_hard))
+    kmod.released()
+
+
+def upper_half(suite, mode, inner, outer):
+    """The upper half of an ESN changes within a large packet. With an implicit IV, the SN
+    of a segment is its IV."""
+    kind = "inner" if mode == "tunnel" else "outer"
+    start = 2 ** 32 - 100
+    with hosts() as (a, b):
+        for h in (a, b):
+            h.sas(mode, inner, outer, f"flag esn replay-seq {start} replay-oseq {start}",
+                  suite.words)
+        with unique(a, 150) as seen, offloading.splits(a), offloading.decrypts(b):
+            traffic.tcp(a, b, inner, kind, SIZE // 4)
+        low = [sn for _, sn in (struct.unpack_from(">II", esp) for esp in seen)]
+        lib.equal(sorted(low, key=lambda sn: (sn < start, sn)),
+                  [(start + 1 + n) % 2 ** 32 for n in range(len(seen))], "SNs")
+        for esp, sn in zip(seen, low):
+            suite.open(esp, struct.pack(">I", sn < start))
+        if suite.ivlen:
+            lib.equal(len({esp[8:8 + suite.ivlen] for esp in seen}), len(seen), "IVs")
+        lib.equal((a.errors(), b.errors()), ({}, {}), "errors")
+
+
+def clock(words):
+    """SNs from the clock increase, and are never more than sn_ahead ahead of the clock."""
+    tick, ahead, epoch = 0.01, 100, int(time.time()) - 1000
+    with hosts() as (a, b), contextlib.closing(a.wire(room=1 << 24)) as wire:
+        wire.setblocking(False)
+        for h in (a, b):
+            h.settings(sn_tick_us=int(tick * 1e6), sn_ahead=ahead, sn_epoch=epoch)
+            h.sas("transport", 4, 4, words)
+        found = []
+
+        def look():
+            sns = [sn for sn, *_ in seqno.recorded(wire, lib.SPI["b"])]
+            found.extend(sns)
+            most = (time.time() - epoch) / tick + ahead
+            assert max(sns, default=0) <= most, f"{max(sns)}, not {most}"
+
+        at_a, at_b = traffic.pair(a, b, 4, "outer", 7777)
+        with at_a, at_b, contextlib.suppress(OSError):
+            for _ in range(100 * ahead):
+                at_a.send(bytes(1000))
+                look()
+        lib.equal(a.errors(), {"OutAhead": 1, "XfrmOutStateProtoError": 1}, "errors")
+        # An SA may start above the clock.
+        assert len(found) >= ahead / 2, f"only {len(found)} packets"
+        traffic.tcp(a, b, 4, "outer", SIZE // 8)
+        look()
+        seqno.increasing(found)
+
+
 def cases():
     yield "a network that loses, copies and reorders, transport mode", lambda: disturbed(
         "transport", "")
@@ -208,14 +346,33 @@ def cases():
             yield ("path MTU, {}, IPv{} in IPv{}".format(*args),
                    lambda args=args: path_mtu(*args))
     yield "UDP's segments through a router", udp_segments
+    yield "TCP through a gateway", through_gateway
     yield "GRE with checksums, transport mode", lambda: tunnelled(
         "transport", "gre local {me} remote {peer} csum")
     yield "GRE, tunnel mode", lambda: tunnelled("tunnel", "gre local {me} remote {peer}")
     yield "VXLAN, tunnel mode", lambda: tunnelled(
         "tunnel", "vxlan id 7 local {me} remote {peer} dstport 4789")
+    for n, (limits, args) in enumerate((
+            (("packet", 101, 200), ("transport", 4, 4)),
+            (("byte", 100001, 200001), ("tunnel", 4, 4)),
+            (("packet", 101, 200), ("tunnel", 6, 6)),
+            (("byte", 100001, 200001), ("transport", 6, 6)))):
+        if share.mine(n):
+            yield ("{0} limits, {3}, IPv{4} in IPv{5}".format(*limits, *args),
+                   lambda limits=limits, args=args: limited(*limits, *args))
+    known = [(f"{name}, implicit IV", suite) for name, suite in suites.implicit_iv()]
+    known.append(next(suites.explicit_iv()))
+    for n, ((name, suite), args) in enumerate(zip(known, lib.MODES)):
+        if share.mine(n):
+            yield (f"the upper half of an ESN, {name}, " + "{}, IPv{} in IPv{}".format(*args),
+                   lambda suite=suite, args=args: upper_half(suite, *args))
+    for n, (name, words) in enumerate((("", lib.XFLAG_CLOCK),
+                                       (", implicit IV", lib.XFLAG_IMPLICIT_IV_CLOCK))):
+        if share.mine(n + 1):
+            yield f"SNs from the clock{name}", lambda words=words: clock(words)
     for family in 4, 6:
         yield f"ESP in ESP, IPv{family}", lambda family=family: nested(family)
 
 
 if __name__ == "__main__":
-    lib.run(cases(), needs=["ethtool", "ip", "tc"])
+    lib.run(cases(), needs=["ethtool", "ip", "tc"], imports=["cryptography"])
