@@ -17,7 +17,7 @@ import struct
 import tempfile
 
 import lib
-from lib import kmod, libc, nat, nfqueue, share, traffic
+from lib import kmod, libc, nat, nfqueue, offloading, share, traffic
 
 try:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -67,7 +67,8 @@ class Watch:
             return (f"chain {hook} {{\n"
                     f"type filter hook {hook} {device} priority {priority};\n{rules}\n}}")
 
-        lib.sh(f"ip netns exec {host.ns} nft -f -", stdin=f"""
+        # host.sh() is faster than "ip netns exec" and "tc -n", which mount /sys.
+        host.sh("nft -f -", stdin=f"""
             table inet watch {{
                 {chain("prerouting", "mangle", COUNTED, RECEIVED)}
                 {chain("input", "filter", COUNTED, RECEIVED)}
@@ -79,16 +80,13 @@ class Watch:
                 chain late {{
                     type filter hook prerouting priority 0;
                 }}
-                chain out {{
-                    type filter hook output priority 1;
-                }}
             }}
             table netdev watch {{
                 {chain("ingress", "filter", COUNTED, device="device veth0")}
                 {chain("egress", "filter", COUNTED, SENT, device="device veth0")}
             }}
         """)
-        lib.sh(f"tc -n {host.ns} -batch -", stdin="\n".join([
+        host.sh("tc -batch -", stdin="\n".join([
             "qdisc add dev veth0 clsact",
             *(f"filter add dev veth0 {way} protocol {ip} pref {10 * n + i} "
               f"flower ip_proto {proto:#x} action pass"
@@ -122,7 +120,7 @@ class Watch:
             self.host.sh(f"nft flush chain inet watch {chain}")
 
     def _nft(self):
-        said = lib.sh(f"ip netns exec {self.host.ns} nft -j list ruleset")
+        said = self.host.sh("nft -j list ruleset")
         for part in json.loads(said)["nftables"]:
             if "comment" in part.get("rule", ()):
                 count, = (e["counter"]["packets"] for e in part["rule"]["expr"]
@@ -130,7 +128,7 @@ class Watch:
                 yield f"{part['rule']['chain']} {part['rule']['comment']}", count
 
     def _tc(self):
-        said = lib.sh(f"tc -n {self.host.ns} -s -j filter show dev veth0 {self.tc}")
+        said = self.host.sh(f"tc -s -j filter show dev veth0 {self.tc}")
         for part in json.loads(said):
             for action in part.get("options", {}).get("actions", ()):
                 yield f"tc {self.tc} {part['pref']}", action["stats"]["packets"]
@@ -287,6 +285,10 @@ def tracked(got):
 
 def seen(gro):
     """Packets in each mode pass what they pass with stock SAs."""
+    if gro:
+        # With the offloads, GRO would decrypt the packets of stock SAs.
+        fresh()
+        kmod.restore()
     with contextlib.ExitStack() as stack:
         a, b, watch = common(gro)
         watch.tc, watch.clean = "ingress", False
@@ -335,69 +337,107 @@ def others(mode, inner, outer):
         lib.equal((a.errors(), b.errors()), ({}, {}), "errors")
 
 
-@contextlib.contextmanager
-def unroutable(host, family):
-    """Routing refuses ESP that the host receives in this block. The rule must come before
-    the one for local addresses."""
-    def rules(*lines):
-        lib.sh(f"ip -n {host.ns} -{family} -batch -", stdin="\n".join(lines))
+# Rules about the packets of b, {their DSCP: rule}. In prerouting and input the SA is b's.
+PREROUTING = {1: "meta l4proto esp",
+              2: "meta l4proto udp meta ipsec exists ipsec in reqid 1",
+              3: "meta l4proto udp meta ipsec missing"}
+INPUT = {4: "meta l4proto esp", 5: "meta l4proto udp ipsec in reqid 1"}
+ROUTING, OUTPUT = 6, {7: "meta l4proto udp rt ipsec exists"}
+# The DSCP of packets that arrive, with offload=0, with offload=1, and of fragments
+ARRIVE = {0: [0, 3], 1: [0, 1, 3, 4, 6], "fragments": [0, 3]}
 
-    rules("rule add pref 2 lookup local", "rule del pref 0",
-          "rule add pref 1 ipproto esp prohibit")
-    try:
-        yield
-    finally:
-        rules("rule add pref 0 lookup local", "rule del pref 1", "rule del pref 2")
+
+def drop(family, host, stack, **chains):
+    """Drops packets by rules like those above, until the stack ends."""
+    field = "ip dscp" if family == 4 else "ip6 dscp"
+    host.sh("nft -f -", stdin="\n".join(["table inet decide {", *(
+        line for hook, rules in chains.items() for line in (
+            f"chain {hook} {{", f"type filter hook {hook} priority 0;",
+            *(f"{field} {dscp} {rule} drop" for dscp, rule in rules.items()), "}")), "}"]))
+    stack.callback(host.sh, "nft delete table inet decide")
 
 
 def firewall(family):
     """Rules about IPsec apply with offload=0 and 1. Rules about ESP do not apply to the
-    packets of an SA that has received before, with 1."""
-    esp = "meta l4proto esp"
-    with (watched(gro=True) as (a, b, watch), contextlib.closing(Watch(a)) as sender,
-          receiver(b, b.address(family)) as sink,
+    packets of an SA that has received before, with 1, but to its first packet and to
+    fragments."""
+    a, b, _ = fresh(True)
+    address = b.address(family)
+    with (contextlib.ExitStack() as stack, receiver(b, address) as sink,
           a.socket(sink.family, socket.SOCK_DGRAM) as source):
-        to = sink.getsockname()[:2]
-        number = itertools.count()
+        drop(family, b, stack, prerouting=PREROUTING, input=INPUT)
+        drop(family, a, stack, output=OUTPUT)
+        # The rule must come before the one for local addresses.
+        rule = f"-{family} -batch -"
+        b.sh(f"ip {rule}", stdin=f"""
+            rule add pref 2 lookup local
+            rule del pref 0
+            rule add pref 1 ipproto esp tos {4 * ROUTING:#x} prohibit
+        """)
+        stack.callback(b.sh, f"ip {rule}", stdin="""
+            rule add pref 0 lookup local
+            rule del pref 1
+            rule del pref 2
+        """)
 
-        def arrives():
-            data = b"%d" % next(number)
-            source.sendto(data, to)
-            lib.equal(sink.recv(100), data, "data")
+        def sent(dscp, size=1):
+            source.setsockopt(*((socket.IPPROTO_IP, socket.IP_TOS) if family == 4 else
+                                (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)), 4 * dscp)
+            source.sendto(bytes([dscp]) * size, (address, PORT))
 
-        def dropped(rule):
-            watch.moved()
-            with watch.rule("late", f"{rule} counter drop comment dropped"):
-                source.sendto(b"dropped", to)
-                lib.wait_for(f"a packet is dropped: {rule}",
-                             lambda: watch.moved().get("late dropped"))
+        def arrived():
+            """Returns the DSCP of what has arrived. The last packet is not dropped."""
+            sent(0, 2)
+            came = []
+            while len(data := sink.recv(1 << 16)) != 2:
+                came.append(data[0])
+            return came
 
         for offload in 0, 1:
             for h in (a, b):
                 h.settings(offload=offload)
                 h.sas("transport", family, family)
-            dropped(esp)
-            for _ in range(3):
-                arrives()
-            dropped("meta l4proto udp meta ipsec exists ipsec in reqid 1")
-            if offload:
-                with watch.rule("late", f"{esp} drop"), unroutable(b, family):
-                    arrives()
-            else:
-                dropped(esp)
-                with unroutable(b, family):
-                    watch.moved()
-                    source.sendto(b"dropped", to)
-                    lib.wait_for("ESP", lambda: watch.moved().get("prerouting esp"))
-            with sender.rule("out", "meta l4proto udp rt ipsec exists drop"):
+            sent(1)
+            lib.equal(arrived(), [], f"the first packet, offload={offload}")
+            warm(a, b, family, "outer", sink)
+            for kind, size in (offload, 1), ("fragments", 4000):
+                for dscp in range(ROUTING + 1):
+                    sent(dscp, size)
+                lib.equal(arrived(), ARRIVE[kind], f"{kind}, offload={offload}")
                 try:
-                    source.sendto(b"dropped", to)
+                    sent(*OUTPUT)
                 except PermissionError:
                     pass
                 else:
                     raise AssertionError(f"sent, offload={offload}")
-            arrives()
-        lib.equal((a.errors(), b.errors()), ({}, {}), "errors")
+
+
+def reverse_path():
+    """rp_filter applies to ESP with offload=0, but never to a packet that has been ESP."""
+    a, b, _ = fresh(True)
+    with (receiver(b, b.address(4, "inner")) as sink, contextlib.ExitStack() as stack,
+          a.socket(sink.family, socket.SOCK_DGRAM) as source):
+        source.bind((a.address(4, "inner"), 0))
+        b.ip("link add other type dummy\nlink set other up")
+        stack.callback(b.ip, "link del other")
+        for offload in 0, 1:
+            for h in (a, b):
+                h.settings(offload=offload)
+                h.sas("tunnel", 4, 4)
+            warm(a, b, 4, "inner", sink)
+            came = []
+            for kind in "inner", "outer":
+                route = f"{a.address(4, kind)}/32 dev other"
+                b.ip(f"route prepend {route}")
+                for strict in 1, 0:
+                    b.sysctl("net.ipv4.conf.veth0.rp_filter", strict)
+                    source.sendto(f"{kind} {strict}".encode(), sink.getsockname())
+                # The second packet is not dropped.
+                while (data := sink.recv(100).decode()) != f"{kind} 0":
+                    came.append(data)
+                b.ip(f"route del {route}")
+            lib.equal(came, ["inner 1", "outer 1"][:1 + offload],
+                      f"arrived, offload={offload}")
 
 
 DEVICES = ("VRF", "VLAN", "macvlan", "bridge", "bond")
@@ -518,9 +558,9 @@ def marked():
 
 
 @lib.fixture
-def beyond():
-    """A third host, to which b forwards"""
-    _, b, _ = common(False)
+def beyond(gro):
+    """A third host, to which b of common(gro) forwards"""
+    _, b, _ = common(gro)
     with lib.namespaces("r") as [r]:
         b.sysctl("net.ipv4.ip_forward", 1)
         b.sysctl("net.ipv6.conf.all.forwarding", 1)
@@ -535,17 +575,27 @@ def beyond():
         yield r, {4: "203.0.113.2", 6: "2001:db8:2::2"}
 
 
-def dnat(family, where):
+def dnat(family, where, offload=False):
     """DNAT of decrypted packets, to an address of this host or of another host"""
-    a, b, watch = common(False)
-    r, addresses = beyond()
+    a, b, watch = fresh(offload)
+    r, addresses = beyond(offload)
     host, to = (r, addresses[family])
     if where == "this host":
         host, to = b, b.address(family, "inner")
     new = f"ip to {to}" if family == 4 else f"ip6 to [{to}]"
     with (watch.rule("address", f"udp dport {PORT} meta ipsec exists dnat "
                      f"{new}:{OTHER_PORT}"), receiver(host, to, port=OTHER_PORT) as sink):
-        got = alike(a, b, watch, sink, "transport", family, family)
+        if offload:
+            for h in (a, b):
+                h.settings(offload=1)
+                h.sas("transport", family, family)
+            warm(a, b, family, "outer", sink)
+            watch.moved()
+            send(a, b, family, "outer", sink)
+            got = watch.moved()
+            lib.equal(got.get("ingress udp"), PACKETS, "packets that GRO decrypts")
+        else:
+            got = alike(a, b, watch, sink, "transport", family, family)
     lib.equal(got.get("input udp", 0), PACKETS if where == "this host" else 0, "input")
 
 
@@ -836,15 +886,16 @@ def vmsplice(sock, memory, count):
     os.close(into)
 
 
-def file_sent(mode, inner, outer):
+def file_sent(enabled, mode, inner, outer):
     """Sending pages of a file or of a process does not change them."""
     kind = "inner" if mode == "tunnel" else "outer"
     data = random.randbytes(FILE)
-    a, b, _ = fresh()
+    a, b, _ = fresh(enabled)
     errors = a.errors(), b.errors()
     with tempfile.TemporaryFile() as file, contextlib.closing(
             mmap.mmap(-1, 1 << 16)) as memory:
         for h in (a, b):
+            h.settings(offload=int(enabled))
             h.sas(mode, inner, outer)
         file.write(data)
         file.flush()
@@ -866,7 +917,7 @@ def file_sent(mode, inner, outer):
             source.bind((a.address(inner, kind), 0))
             source.connect((to, PORT))
             conn, _ = sink.accept()
-            with conn:
+            with conn, offloading.splits(a, enabled):
                 conn.settimeout(lib.TIMEOUT)
                 sent = 0
                 while sent < FILE:
@@ -883,12 +934,13 @@ def file_sent(mode, inner, outer):
         lib.equal((a.errors(), b.errors()), errors, "errors")
 
 
-def file_received(mode, inner, outer):
+def file_received(enabled, mode, inner, outer):
     """ESP in the pages of a file is not decrypted in place. The file is sent by UDP, and
     tc makes the UDP header an ESP header: the ports become the SPI, the rest the SN."""
     kind = "inner" if mode == "tunnel" else "outer"
     spi = PORT << 16 | OTHER_PORT
-    a, b, watch = fresh()
+    a, b, _ = fresh(enabled)
+    b.settings(offload=int(enabled))
     errors = b.errors()
     with tempfile.TemporaryFile() as file, contextlib.ExitStack() as stack:
         b.sas(mode, inner, outer)
@@ -898,11 +950,14 @@ def file_received(mode, inner, outer):
             become = "protocol ip", "munge ip protocol set 0x32 pipe action csum ip4h"
         else:
             become = "protocol ipv6", "munge ip6 nexthdr set 0x32"
-        head = f"filter {{}} dev veth0 ingress {become[0]} pref 5 flower"
-        lib.sh(f"tc -n {b.ns} -batch -", stdin=f"""
-            {head.format("add")} ip_proto udp dst_port {OTHER_PORT} action pedit ex {become[1]}
+        a.sh("tc -batch -", stdin=f"""
+            qdisc replace dev veth0 clsact
+            filter add dev veth0 egress {become[0]} pref 5 flower ip_proto udp \\
+                dst_port {OTHER_PORT} action pedit ex {become[1]}
         """)
-        stack.callback(lib.sh, f"tc -n {b.ns} {head.format('del')}")
+        stack.callback(a.sh, "tc qdisc del dev veth0 clsact")
+        # GRO can only decrypt what comes after the first packets of an SA.
+        stack.enter_context(offloading.decrypts(b, enabled, spi))
         with (receiver(b, b.address(inner, kind)) as sink, a.socket(
                 lib.family_of(b.address(outer)), socket.SOCK_DGRAM) as source):
             source.bind((a.address(outer), PORT))
@@ -910,7 +965,7 @@ def file_received(mode, inner, outer):
             source.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
             if outer == 6:
                 source.setsockopt(socket.IPPROTO_UDP, UDP_NO_CHECK6_TX, 1)
-            for n in range(3):
+            for n in range(7):
                 data = random.randbytes(1000 + 4 * n)
                 packet = udp(a, inner, data, kind=kind)
                 proto = 17
@@ -939,9 +994,9 @@ def cases():
     for gro in False, True:
         yield (f"netfilter, tc and taps, GRO {'on' if gro else 'off'}",
                lambda gro=gro: seen(gro))
-    for n, (f, where) in enumerate(itertools.product((4, 6), ("this host", "another host"))):
+    for n, args in enumerate(itertools.product((4, 6), ("this host", "another host"))):
         if share.mine(n):
-            yield f"DNAT to {where}, IPv{f}", lambda f=f, w=where: dnat(f, w)
+            yield "DNAT, IPv{}, to {}".format(*args), lambda args=args: dnat(*args)
     for kind in DEVICES:
         yield kind, lambda kind=kind: device(kind)
     interfaces = (("xfrm", "tunnel", 4), ("vti", "tunnel", 6), ("external", "tunnel", 4),
@@ -959,14 +1014,26 @@ def cases():
     for n, args in enumerate(lib.MODES):
         name = "{}, IPv{} in IPv{}".format(*args)
         if share.mine(n):
-            yield f"a file sent, {name}", lambda a=args: file_sent(*a)
+            yield f"a file sent, {name}", lambda a=args: file_sent(False, *a)
         if share.mine(n + 1):
-            yield f"a file received, {name}", lambda a=args: file_received(*a)
+            yield f"a file received, {name}", lambda a=args: file_received(False, *a)
     # These are last. From the first of them on, GRO decrypts the packets of stock SAs.
     for n, args in enumerate((("transport", 4, 4), ("tunnel", 6, 6), ("tunnel", 4, 6))):
         if share.mine(n):
             yield ("offload: what others see, {}, IPv{} in IPv{}".format(*args),
                    lambda args=args: others(*args))
+    for n, args in enumerate(lib.MODES):
+        name = "{}, IPv{} in IPv{}".format(*args)
+        if share.mine(n + 1):
+            yield f"offload: a file sent, {name}", lambda a=args: file_sent(True, *a)
+        if share.mine(n + 2):
+            yield f"offload: a file received, {name}", lambda a=args: file_received(True, *a)
+    for n, args in enumerate(itertools.product((4, 6), ("this host", "another host"))):
+        if share.mine(n + 1):
+            yield ("offload: DNAT, IPv{}, to {}".format(*args),
+                   lambda args=args: dnat(*args, True))
+    if share.mine(1):
+        yield "offload: rp_filter", reverse_path
     for n, f in enumerate((4, 6)):
         if share.mine(n):
             yield f"offload: rules of a firewall, IPv{f}", lambda f=f: firewall(f)
