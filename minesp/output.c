@@ -8,10 +8,13 @@
 
 #include "minesp.h"
 
-/* The trailer ends on a block of the cipher, and on 4 bytes (RFC 4303, section 2.4). */
-static unsigned int minesp_padlen(unsigned int len, unsigned int blocksize)
+/*
+ * The trailer ends on a block of the cipher, and on 4 bytes (RFC 4303, section 2.4). @least
+ * is the least length of plaintext and trailer without the ICV.
+ */
+static unsigned int minesp_padlen(unsigned int len, unsigned int blocksize, unsigned int least)
 {
-	return -(len + 2) & (ALIGN(blocksize, 4) - 1);
+	return ALIGN(max(len + 2, least), ALIGN(blocksize, 4)) - len - 2;
 }
 
 /**
@@ -68,12 +71,17 @@ int minesp_encrypt(struct xfrm_state *x, struct sk_buff *skb, u8 next, bool xmit
 	struct crypto_aead *aead = x->data;
 	struct ip_esp_hdr *esph;
 	struct sk_buff *trailer;
-	int len, padlen, taillen;
+	int len, least, padlen, taillen;
 	int nfrags, err, i;
 	u8 *tail;
 	u64 sn;
 
-	padlen = minesp_padlen(skb->len, crypto_aead_blocksize(aead));
+	/* Linux discards ESP in UDP over IPv6 that is shorter than an IPv6 header. */
+	least = 0;
+	if (x->encap && x->props.family == AF_INET6)
+		least = max_t(int, 0, sizeof(struct ipv6hdr) - sizeof(*esph) -
+			      sa->ivlen - crypto_aead_authsize(aead));
+	padlen = minesp_padlen(skb->len, crypto_aead_blocksize(aead), least);
 	taillen = padlen + 2 + crypto_aead_authsize(aead);
 
 	/* The length in an IPv6 header does not include that header. */

@@ -19,13 +19,15 @@ static void minesp_test_padlen(struct kunit *test)
 {
 	/* Stream ciphers, DES, AES-CBC */
 	static const unsigned int blocksizes[] = { 1, 8, 16 };
-	unsigned int i, len, pad, block;
+	unsigned int i, len, pad, least, block;
 
-	for (i = 0; i < ARRAY_SIZE(blocksizes); i++) {
-		block = max(blocksizes[i], 4U);
+	for (i = 0; i < 2 * ARRAY_SIZE(blocksizes); i++) {
+		block = max(blocksizes[i / 2], 4U);
+		least = i % 2 ? 24 : 0;
 		for (len = 0; len < 70000; len++) {
-			pad = minesp_padlen(len, blocksizes[i]);
-			KUNIT_ASSERT_LT(test, pad, block);
+			pad = minesp_padlen(len, blocksizes[i / 2], least);
+			KUNIT_ASSERT_GE(test, len + pad + 2, least);
+			KUNIT_ASSERT_LT(test, len + pad + 2, max(len + 2, least) + block);
 			KUNIT_ASSERT_EQ(test, (len + pad + 2) % block, 0);
 		}
 	}
