@@ -448,10 +448,10 @@ def put_on(kind, a, b, gro):
     moved = [(a, b)] if kind != "VLAN" else [(a, b), (b, a)]
     add = {"VRF": "dev0 type vrf table 10",
            "VLAN": "link veth0 name dev0 type vlan id 5",
-           "macvlan": "link veth0 name dev0 address 02:00:00:00:00:0c type macvlan mode bridge",
+           # With the MAC address of veth0
+           "macvlan": "link veth0 name dev0 type macvlan mode passthru",
            "bridge": f"dev0 address {b.mac} type bridge",
            "bond": f"dev0 address {b.mac} type bond mode active-backup"}[kind]
-    mac = "02:00:00:00:00:0c" if kind == "macvlan" else b.mac
     for peer, h in moved:
         h.ip(f"link add {add}")
         if kind in ("bridge", "bond", "VRF"):
@@ -475,16 +475,10 @@ def put_on(kind, a, b, gro):
             h.sh("ethtool -K dev0 gro off")
     if kind == "VLAN":
         a.ip(f"""
-            neigh replace {b.address(4)} lladdr {mac} dev dev0
-            neigh replace {b.address(6)} lladdr {mac} dev dev0
-            neigh replace {b.address(4, 'inner')} lladdr {mac} dev dev0
+            neigh replace {b.address(4)} lladdr {b.mac} dev dev0
+            neigh replace {b.address(6)} lladdr {b.mac} dev dev0
+            neigh replace {b.address(4, 'inner')} lladdr {b.mac} dev dev0
             route replace {b.address(4, 'inner')} dev dev0 src {a.address(4, 'inner')}
-        """)
-    else:
-        a.ip(f"""
-            neigh replace {b.address(4)} lladdr {mac} dev veth0
-            neigh replace {b.address(6)} lladdr {mac} dev veth0
-            neigh replace {b.address(4, 'inner')} lladdr {mac} dev veth0
         """)
 
 
