@@ -18,7 +18,7 @@ dir=build/$name
 done=$dir/built
 configs="tools/debug.config selftests/config"
 [ "$name" = debug ] || configs+=" tools/$name.config"
-stamp=$(sha256sum $configs /usr/src/$SOURCE.tar.xz | sha256sum)
+stamp=$(sha256sum tools/debug-kernel.sh $configs /usr/src/$SOURCE.tar.xz | sha256sum)
 [ -e $done ] && [ "$(head -1 $done)" = "$stamp" ] && exit 0
 kernel_source || exit
 mkdir -p $dir/obj
@@ -35,8 +35,11 @@ kmake="make -s -C $PWD/build/source O=$PWD/$dir/obj KCSAN_SANITIZE=n UBSAN_SANIT
 	> $dir/log 2>&1 || die "cannot configure: see $dir/log"
 # virtme-ng enables more than needed, and each driver makes booting slower.
 build/source/scripts/config --file $dir/obj/.config -e EXPERT
-for option in BPF_SYSCALL DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT DRM FB FUSE_FS I2C INPUT IO_URING \
-	MEMORY_HOTPLUG SCSI SOUND THERMAL USB_SUPPORT VSOCKETS VT WATCHDOG; do
+for option in ACPI_AC ACPI_BATTERY ACPI_FAN ACPI_PROCESSOR ACPI_THERMAL BPF_SYSCALL \
+	DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT DRM FB FUSE_FS HWMON I2C INPUT INTEL_MEI \
+	IO_URING MEMORY_HOTPLUG PERF_EVENTS_INTEL_CSTATE PERF_EVENTS_INTEL_RAPL \
+	PERF_EVENTS_INTEL_UNCORE SCSI SERIO SOUND THERMAL USB_SUPPORT VSOCKETS VT \
+	WATCHDOG; do
 	build/source/scripts/config --file $dir/obj/.config -d $option
 done
 build/source/scripts/config --file $dir/obj/.config -e DEBUG_INFO_NONE
