@@ -114,6 +114,16 @@ boots()
 	grep -q BOOT-TEST-PASSED "$dir/console-$1" || { tail -n 30 "$dir/console-$1"; return 1; }
 }
 
+# Installs and uninstalls with make. $1: the kernel's release
+make_installs()
+{
+	in_root $root "cd build/deb/minesp-$(cat VERSION)
+		make='make -s OPENRC=1 DESTDIR=/root/made KERNELRELEASE=$1'
+		files() { find /root/made -type f -name 'minesp*' | wc -l; }
+		\$make install && files && [ \$(files) = 9 ] && \$make uninstall && [ \$(files) = 0 ] &&
+			rm -r /root/made" > $dir/log 2>&1 || { tail -n 20 $dir/log; return 1; }
+}
+
 # Prints the files of the copy with minesp in their names, except logs and caches.
 left()
 {
@@ -124,7 +134,7 @@ left()
 releases=$(find build/roots/trixie/lib/modules -mindepth 1 -maxdepth 1 \
 	! -name '*-debug' ! -name '*-races' -printf '%f\n')
 echo "TAP version 13"
-echo "1..$((4 + $(wc -w <<< "$releases")))"
+echo "1..$((5 + $(wc -w <<< "$releases")))"
 apt install systemd-sysv ./$dir/debs~old/*.deb && built
 result $? "the packages install, and DKMS builds for $(xargs <<< "$releases")"
 in_root $root "umask 077; mkdir -p /etc/minesp
@@ -132,6 +142,8 @@ in_root $root "umask 077; mkdir -p /etc/minesp
 	sed -i 's/Wait = yes/Wait = no/' /etc/minesp/a.conf" && boot_test
 completes
 result $? "bash completes what follows minesp"
+make_installs "${releases%%$'\n'*}"
+result $? "make install, and make uninstall"
 for release in $releases; do
 	boots "$release"
 	result $? "$release boots, and minesp@a is up"
