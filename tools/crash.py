@@ -64,7 +64,6 @@ exec 8< /dev/ttyS0
 echo "== ready"
 until [ "$life" ]; do read -r -u 8 life; done
 eval "$life"
-settings() { for s; do echo ${s#*=} > /proc/sys/net/minesp/${s%=*}; done; }
 # Waits until the clock is past the last SN
 wait() { until [ ${EPOCHREALTIME/./} -ge $after ]; do pause 0.02; done; }
 idle() { pause 2; }

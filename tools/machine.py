@@ -22,7 +22,8 @@ BOOT = 120          # limit in seconds for one step of a machine
 QUICK = ("mitigations=off no5lvl lsm= cryptomgr.notests no_timer_check "
          "initcall_blacklist=load_system_certificate_list")
 
-# Prints "== booted" first. $dev is the network card. pause starts no process.
+# Prints "== booted" first. $dev is the network card. pause starts no process. settings writes
+# sysctls of net.minesp.
 COMMON = """
 echo "== booted"
 set -e
@@ -30,6 +31,7 @@ modprobe -a virtio_pci virtio_net
 dev=$(cd /sys/class/net; echo */device); dev=${dev%%/*}
 exec 9<> <(:)
 pause() { read -t $1 -u 9 || :; }
+settings() { for s; do echo ${s#*=} > /proc/sys/net/minesp/${s%=*}; done; }
 """
 
 

@@ -37,7 +37,6 @@ SLEEPS = [("freeze", 0, 0), ("mem", 0, 0), ("mem", 3600, 0), ("mem", 0, 3600), (
 # minimal SAs whose SNs end then.
 DEVICE = """
 modprobe minesp
-settings() { for s; do echo ${s#*=} > /proc/sys/net/minesp/${s%=*}; done; }
 settings sn_epoch=$epoch sn_tick_us=10000 sn_ahead=100 rx_max_age_ms=1000 rx_max_ahead_ms=4000
 sa() {  # source destination SPI words
     ip xfrm state add src 192.0.2.$1 dst 192.0.2.$2 proto esp spi $3 reqid $3 \\
