@@ -13,7 +13,8 @@ end_together
 [ "$(uname -m)" = x86_64 ] || die "the virtual machines need a host of type x86_64;" \
 	"elsewhere build with make, see README"
 host_packages debian-archive-keyring faketime:faketime file:file kmod:modprobe \
-	mmdebstrap:mmdebstrap mount:mount python3-venv qemu-system-x86:qemu-system-x86_64 util-linux:unshare
+	mmdebstrap:mmdebstrap mount:mount python3-venv \
+	qemu-system-x86:qemu-system-x86_64 util-linux:unshare
 [ "$(id -u)" = 0 ] || die "needs root, to make Debian root file systems"
 
 # virtme-ng also stops working when the checkout moves or Python changes.
