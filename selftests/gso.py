@@ -18,7 +18,6 @@ SIZE = 1 << 20
 SEGMENTS = SIZE // 1500
 PACKETS = 10
 UDP_SEGMENT = 103       # linux/udp.h; Python does not have it
-XFRM_MSG_EXPIRE, XFRMGRP_EXPIRE = 0x18, 2
 INSIDE = {"a": "203.0.113.1", "b": "203.0.113.2"}
 
 
@@ -228,23 +227,13 @@ def nested(family):
         lib.equal(b.stats()["InPackets"], 2 * PACKETS, "InPackets")
 
 
-def expiry(message):
-    """Returns (hard, bytes, packets) of XFRM_MSG_EXPIRE for the SA of sas() to b, else None."""
-    kind, = struct.unpack_from("=H", message, 4)
-    spi, = struct.unpack_from(">I", message, 16 + 56 + 16)
-    if (kind, spi) == (XFRM_MSG_EXPIRE, lib.SPI["b"]):
-        return (message[16 + len(xfrm.usersa())], *struct.unpack_from(
-            "=QQ", message, 16 + 56 + 24 + 16 + 64))
-
-
 def limited(unit, soft, hard, mode, inner, outer):
     """Every segment counts for the limits of an SA, and none leaves after the last one."""
     kind = "inner" if mode == "tunnel" else "outer"
-    with (hosts() as (a, b), a.socket(socket.AF_NETLINK, socket.SOCK_RAW,
-                                      xfrm.NETLINK_XFRM, 0) as monitor,
+    with (hosts() as (a, b), xfrm.listen(a, xfrm.XFRMNLGRP_EXPIRE) as monitor,
           b.socket(lib.family_of(b.address(inner)), socket.SOCK_STREAM) as listener,
           a.socket(listener.family, socket.SOCK_STREAM) as source):
-        monitor.bind((0, XFRMGRP_EXPIRE))
+        monitor.setblocking(False)
         a.sas(mode, inner, outer, f"limit {unit}-soft {soft} limit {unit}-hard {hard}")
         b.sas(mode, inner, outer)
         # No FIN gets an answer: without this, the sockets would stay, and hold their SAs.
@@ -262,7 +251,7 @@ def limited(unit, soft, hard, mode, inner, outer):
                 conn.recv(1 << 20)
             with contextlib.suppress(BlockingIOError):
                 while True:
-                    events.append(expiry(monitor.recv(1 << 16)))
+                    events.append(xfrm.expiry(monitor.recv(1 << 16), lib.SPI["b"]))
             return any(event and event[0] for event in events)
 
         with unique(a, 100) as seen, offloading.splits(a):

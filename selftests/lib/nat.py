@@ -49,8 +49,7 @@ class Mappings:
     """The messages about changed mappings that a key manager of a host receives."""
 
     def __init__(self, host):
-        self.sock = host.socket(socket.AF_NETLINK, socket.SOCK_RAW, xfrm.NETLINK_XFRM)
-        self.sock.bind((0, 1 << xfrm.XFRMNLGRP_MAPPING - 1))
+        self.sock = xfrm.listen(host, xfrm.XFRMNLGRP_MAPPING)
 
     def close(self):
         self.sock.close()

@@ -6,6 +6,7 @@ import struct
 NETLINK_XFRM = 6
 XFRM_MSG_NEWSA, XFRM_MSG_DELSA, XFRM_MSG_UPDSA = 0x10, 0x11, 0x1a
 XFRM_MSG_FLUSHSA, XFRM_MSG_MIGRATE, XFRM_MSG_GETSADINFO = 0x1c, 0x21, 0x23
+XFRM_MSG_EXPIRE, XFRMNLGRP_EXPIRE = 0x18, 2
 XFRM_MSG_MAPPING, XFRMNLGRP_MAPPING = 0x26, 8
 XFRMA_ALG_AUTH, XFRMA_ALG_CRYPT, XFRMA_ENCAP, XFRMA_SRCADDR = 1, 2, 4, 13
 XFRMA_MIGRATE, XFRMA_ALG_AEAD, XFRMA_ALG_AUTH_TRUNC, XFRMA_MARK = 17, 18, 20, 21
@@ -50,6 +51,22 @@ class Xfrm:
 
     def flush(self):
         return self.ask(XFRM_MSG_FLUSHSA, bytes([socket.IPPROTO_ESP]))
+
+
+def listen(host, group):
+    """Returns a netlink socket that receives a group of messages to key managers."""
+    sock = host.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_XFRM)
+    sock.bind((0, 1 << group - 1))
+    return sock
+
+
+def expiry(message, spi):
+    """Returns (hard, bytes, packets) of XFRM_MSG_EXPIRE for the SPI, or None."""
+    kind, = struct.unpack_from("=H", message, 4)
+    whose, = struct.unpack_from(">I", message, 16 + 56 + 16)
+    if (kind, whose) == (XFRM_MSG_EXPIRE, spi):
+        return (message[16 + len(usersa())], *struct.unpack_from(
+            "=QQ", message, 16 + 56 + 24 + 16 + 64))
 
 
 def _address(text):
