@@ -257,7 +257,7 @@ def offloads(enabled=False):
     """Loads esp4_offload and esp6_offload, and makes hosts with GRO, for the block.
     enabled: whether minimal SAs use offload, too"""
     with kmod.restored(), lib.gro(True, enabled):
-        lib.sh(f"modprobe -a {' '.join(kmod.OFFLOADS)}")
+        kmod.load_offloads()
         yield
 
 

@@ -22,10 +22,6 @@ KEY = bytes.fromhex(lib.KEYS[128][2:])
 GCM = f"{lib.AEAD} {lib.KEYS[128]} 128"
 
 
-def load_offloads():
-    lib.sh(f"modprobe -a {' '.join(kmod.OFFLOADS)}")
-
-
 def talks(a, b, family):
     """UDP and TCP work both ways, and minesp carries them."""
     before = a.stats(), b.stats()
@@ -193,7 +189,7 @@ def moved():
 def migrated():
     """minesp also sends by the copy that migration makes of an SA."""
     with kmod.restored(), lib.hosts() as (a, b):
-        load_offloads()
+        kmod.load_offloads()
         new = "192.0.2.99"
         a.ip(f"neigh replace {new} lladdr {b.mac} dev veth0")
         a.sas("tunnel", 4, 4)
@@ -206,13 +202,13 @@ def migrated():
 
 def cases():
     for name, steps in (
-            ("before minesp", (load_offloads, kmod.load)),
-            ("after minesp", (kmod.load, load_offloads)),
-            ("again and again", (kmod.load, load_offloads,
-                                 kmod.unload_offloads, load_offloads))):
+            ("before minesp", (kmod.load_offloads, kmod.load)),
+            ("after minesp", (kmod.load, kmod.load_offloads)),
+            ("again and again", (kmod.load, kmod.load_offloads,
+                                 kmod.unload_offloads, kmod.load_offloads))):
         yield f"offloads loaded {name}", lambda s=steps: order(s)
     yield ("offloads loaded before minesp, SNs from the clock",
-           lambda: order((load_offloads, kmod.load), lib.XFLAG_CLOCK))
+           lambda: order((kmod.load_offloads, kmod.load), lib.XFLAG_CLOCK))
     yield "offloads loaded by an unprivileged user", by_tenant
     yield "an SA's direction", directions
     yield "an SA's CPU", per_cpu

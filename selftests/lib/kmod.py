@@ -108,6 +108,10 @@ def released():
     wait_gone("all SAs are gone", lambda: refcount("minesp") == 0)
 
 
+def load_offloads(check=True):
+    sh(f"modprobe -a {' '.join(OFFLOADS)}", check)
+
+
 def unload_offloads():
     """Unloads the offloads. Once net.minesp.offload has been 1, minesp holds them until it is
     unloaded."""

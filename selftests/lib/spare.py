@@ -4,7 +4,6 @@ import contextlib
 import functools
 
 from . import kmod
-from .command import sh
 from .host import ADDRESSES, namespaces
 from .wait import wait_for
 
@@ -15,7 +14,7 @@ SRC, DST = (ADDRESSES["outer", 4][h] for h in "ab")
 def load_offloads():
     """Loads the offloads, which hold references to esp4 and esp6. Otherwise the kernel
     would load them when an SA names a device, and the reference counts would change."""
-    sh(f"modprobe -a {' '.join(kmod.OFFLOADS)}", check=False)
+    kmod.load_offloads(check=False)
 
 
 @contextlib.contextmanager
